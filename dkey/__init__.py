@@ -1,0 +1,1 @@
+"""An open digital-key stack for vehicles over NFC, BLE and UWB."""

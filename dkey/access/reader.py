@@ -1,0 +1,489 @@
+"""The reader role: one access transaction, read top to bottom (Aliro 1.0 §8.2, §8.3.3).
+
+:meth:`AccessReader.authenticate` and the methods of :class:`Session` are generators: they yield
+command APDUs and are sent response APDUs, and know no transport. Whoever drives them sends a link
+failure in with ``throw``; nothing is kept from a transaction that did not end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, Protocol
+
+from dkey.access.exchange import ExchangeRequest, ReaderStatus, parse_response
+from dkey.access.freshness import Freshness
+from dkey.access.messages import (
+    Auth0Command,
+    Auth0Response,
+    Auth1Command,
+    Auth1Payload,
+    ControlFlow,
+    CryptogramPayload,
+    Ins,
+    SelectResponse,
+    Signaling,
+    command,
+    select_command,
+)
+from dkey.access.profile import Interface, Profile
+from dkey.access.schedule import (
+    DEVICE_USAGE,
+    READER_USAGE,
+    Context,
+    SessionKeys,
+    diffie_hellman_key,
+)
+from dkey.codec.apdu import SW, Command, Limits, Response, exchange
+from dkey.crypto.channel import SecureChannel, open_once
+from dkey.crypto.p256 import PrivateKey, PublicKey
+from dkey.errors import AuthenticationError, RemoteFault, StatusError, WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from dkey.crypto.entropy import Entropy
+    from dkey.crypto.secret import Secret
+    from dkey.crypto.vault import Vault
+
+__all__ = [
+    "AccessReader",
+    "CredentialDirectory",
+    "EnrolledCredential",
+    "Flow",
+    "ReaderIdentity",
+    "Session",
+]
+
+MAX_COMMAND: Final = 2048
+MAX_RESPONSE: Final = 4096
+
+
+class Flow(Enum):
+    """Which transaction the reader asks for."""
+
+    STANDARD = "standard"
+    FAST = "fast"
+    """Fast only: no match ends the transaction."""
+    AUTO = "auto"
+    """Fast where a Kpersistent is stored, and standard when it does not match."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderIdentity:
+    """Who the reader is.
+
+    Attributes:
+        profile: Wire profile.
+        group_id: Reader group identifier, 16 bytes.
+        sub_id: Reader sub-identifier, 16 bytes.
+        vault: Holds the reader's private key.
+        key: Name of that key in the vault.
+        certificate: Compressed reader certificate, or empty.
+        issuer_key: Key of the certificate's issuer; needed with a certificate.
+    """
+
+    profile: Profile
+    group_id: bytes
+    sub_id: bytes
+    vault: Vault
+    key: str
+    certificate: bytes = b""
+    issuer_key: PublicKey | None = None
+
+    @property
+    def group_key(self) -> PublicKey:
+        """The key that the group is bound to (Aliro 1.0 §6.2)."""
+        return self.issuer_key or self.vault.public(self.key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolledCredential:
+    """A credential that the reader knows.
+
+    Attributes:
+        name: Its name for people and logs.
+        public_key: Its public key.
+        kpersistent: Stored Kpersistent for this reader, or None.
+    """
+
+    name: str
+    public_key: PublicKey
+    kpersistent: Secret | None = None
+
+
+class CredentialDirectory(Protocol):
+    """The credentials a reader knows."""
+
+    def by_x(self, x: bytes) -> EnrolledCredential | None:
+        """Return the credential with this x-coordinate (32 bytes)."""
+
+    def by_key_slot(self, key_slot: bytes) -> EnrolledCredential | None:
+        """Return the credential with this key slot (8 bytes)."""
+
+    def fast_candidates(self, limit: int) -> Sequence[EnrolledCredential]:
+        """Return at most ``limit`` credentials that have a Kpersistent for this reader."""
+
+
+class Session:
+    """An authenticated transaction: who the device is, and the protected channel to it.
+
+    Attributes:
+        flow: How it was authenticated, STANDARD or FAST.
+        credential: The enrolled credential, or None when the key is not enrolled.
+        public_key: The device's credential key; None when it named an unknown key slot.
+        extension: Value of the device's B2 object, or empty.
+        signaling: The device's signaling bitmap.
+        mailbox: The mailbox subset of the AUTH1 response; None without.
+        keys: All session keys.
+        kpersistent: Kpersistent to store once the transaction is complete; None after fast.
+    """
+
+    def __init__(
+        self,
+        *,
+        flow: Flow,
+        credential: EnrolledCredential | None,
+        public_key: PublicKey | None,
+        extension: bytes,
+        signaling: Signaling,
+        mailbox: bytes | None,
+        keys: SessionKeys,
+        kpersistent: Secret | None,
+        channel: SecureChannel,
+        limits: Limits,
+    ) -> None:
+        self.flow = flow
+        self.credential = credential
+        self.public_key = public_key
+        self.extension = extension
+        self.signaling = signaling
+        self.mailbox = mailbox
+        self.keys = keys
+        self.kpersistent = kpersistent
+        self._channel = channel
+        self._limits = limits
+
+    def exchange(self, request: ExchangeRequest) -> Generator[bytes, bytes, tuple[bytes, ...]]:
+        """Send one EXCHANGE and return the data of its reads, in order.
+
+        Raises:
+            StatusError: The device answered an error status.
+            AuthenticationError: The response does not verify.
+            RemoteFault: The device reports that it did nothing of the request.
+        """
+        sealed = self._channel.seal(request.to_bytes())
+        answer = yield from exchange(command(Ins.EXCHANGE, sealed), self._limits)
+        try:
+            if answer.sw != SW.OK:
+                raise StatusError("EXCHANGE", answer.sw, clause="Aliro 1.0 §8.3.3.5")
+            reads, result = parse_response(self._channel.open(answer.data))
+            if result:
+                raise RemoteFault(
+                    f"the device refused the request with {result:04X}",
+                    clause="Aliro 1.0 §8.3.3.5.5",
+                )
+        except RemoteFault:
+            self._channel.destroy()
+            yield from _control_flow(ControlFlow())
+            raise
+        return reads
+
+    def complete(self, status: ReaderStatus) -> Generator[bytes, bytes, None]:
+        """End the transaction with a status that the device confirms; the keys are gone then."""
+        yield from self.exchange(ExchangeRequest(status=status))
+        self._channel.destroy()
+
+    def fail(self, status: ReaderStatus) -> Generator[bytes, bytes, None]:
+        """End the transaction in failure (Aliro 1.0 §8.3.3.1); what the device answers is moot."""
+        yield from _fail_protected(self._channel, status, self._limits)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """What AUTH0 established."""
+
+    ephemeral: PrivateKey
+    device_ephemeral: PublicKey
+    context: Context
+    answer: Auth0Response
+
+
+class AccessReader:
+    """One reader: its identity, the credentials it knows, its random source.
+
+    Args:
+        identity: Who the reader is.
+        directory: Enrolled credentials.
+        entropy: Source of ephemeral keys and transaction identifiers.
+        interface: NFC or BLE; enters the key schedule.
+        policy: AUTH0 authentication policy, 1..3.
+        extension: Value of the B1 object to send, or empty.
+        want_public_key: Ask for the credential's public key; False asks for its key slot.
+    """
+
+    def __init__(
+        self,
+        identity: ReaderIdentity,
+        directory: CredentialDirectory,
+        entropy: Entropy,
+        *,
+        interface: Interface = Interface.NFC,
+        policy: int = 1,
+        extension: bytes = b"",
+        want_public_key: bool = True,
+    ) -> None:
+        self.identity = identity
+        self.directory = directory
+        self._entropy = entropy
+        self._interface = interface
+        self._policy = policy
+        self._extension = extension
+        self._want_public_key = want_public_key
+        self._minimal = identity.profile.minimal_lengths
+        self._fresh = Freshness()
+        self._group_key_x = identity.group_key.x
+        self._reader_id = identity.group_id + identity.sub_id
+
+    def authenticate(self, flow: Flow = Flow.AUTO) -> Generator[bytes, bytes, Session]:
+        """Run SELECT, AUTH0 and, unless fast succeeds, LOAD CERT and AUTH1.
+
+        On a failure the device is told by the reader's failure process before the error is
+        raised. The session of a key that is not enrolled has ``credential`` None; the caller
+        ends it with :meth:`Session.fail`.
+
+        Raises:
+            StatusError: The device answered an error status.
+            WireError: The device's bytes are malformed.
+            AuthenticationError: The device did not prove its key, or ``Flow.FAST`` did not match.
+        """
+        selected = yield from self._select()
+        limits = _limits(selected)
+        candidates: Sequence[EnrolledCredential] = ()
+        if flow is not Flow.STANDARD:
+            most = self.identity.profile.max_fast_candidates
+            candidates = self.directory.fast_candidates(most)
+        fast = flow is Flow.FAST or (flow is Flow.AUTO and bool(candidates))
+        try:
+            opening = yield from self._auth0(selected, limits, fast=fast)
+            if fast:
+                session = self._match(opening, candidates, limits)
+                if session is not None:
+                    return session
+                if flow is Flow.FAST:
+                    raise AuthenticationError("no stored Kpersistent matches the device")
+            yield from self._load_cert(limits)
+        except RemoteFault:
+            yield from _control_flow(ControlFlow())
+            raise
+        return (yield from self._auth1(opening, limits))
+
+    # --- SELECT and AUTH0 -------------------------------------------------------------------
+
+    def _select(self) -> Generator[bytes, bytes, SelectResponse]:
+        profile = self.identity.profile
+        select = select_command(profile.access_aid)
+        answer = yield from _checked("SELECT", select, Limits(total=MAX_RESPONSE))
+        try:
+            selected = SelectResponse.parse(answer.data, minimal=self._minimal)
+            if selected.aid != profile.access_aid:
+                raise WireError("another application answered", clause="Aliro 1.0 §10.2.1.2")
+        except RemoteFault:
+            yield from _control_flow(ControlFlow())
+            raise
+        if not set(selected.versions) & set(profile.versions):
+            yield from _control_flow(ControlFlow(reason=ControlFlow.NO_COMMON_VERSION))
+            raise WireError("no common protocol version", clause="Aliro 1.0 §8.3.3.2.5")
+        return selected
+
+    def _auth0(
+        self, selected: SelectResponse, limits: Limits, *, fast: bool
+    ) -> Generator[bytes, bytes, _Opening]:
+        version = next(v for v in self.identity.profile.versions if v in selected.versions)
+        ephemeral = self._entropy.ephemeral()
+        transaction_id = self._entropy.random(16)
+        self._fresh.require(ephemeral.public.x)
+        self._fresh.require(transaction_id)
+        request = Auth0Command(
+            parameters=int(fast),
+            policy=self._policy,
+            version=version,
+            reader_ephemeral=ephemeral.public.point,
+            transaction_id=transaction_id,
+            reader_id=self._reader_id,
+            extension=self._extension,
+        )
+        raw = yield from _checked("AUTH0", command(Ins.AUTH0, request.to_bytes()), limits)
+        answer = Auth0Response.parse(raw.data, minimal=self._minimal)
+        if bool(answer.cryptogram) is not fast:
+            raise WireError("a cryptogram that was not asked for, or none", clause="Aliro 1.0 §8.3.3.2.8")
+        device_ephemeral = PublicKey.parse(answer.device_ephemeral)
+        if device_ephemeral.x == ephemeral.public.x:
+            raise AuthenticationError("the device returned the reader's own key")
+        context = Context(
+            group_key_x=self._group_key_x,
+            reader_id=self._reader_id,
+            interface=self._interface,
+            version=version,
+            reader_ephemeral_x=ephemeral.public.x,
+            device_ephemeral_x=device_ephemeral.x,
+            transaction_id=transaction_id,
+            parameters=request.parameters,
+            policy=request.policy,
+            a5=selected.a5,
+            extensions=request.extension_object + answer.extension_object,
+        )
+        return _Opening(ephemeral, device_ephemeral, context, answer)
+
+    def _match(
+        self, opening: _Opening, candidates: Sequence[EnrolledCredential], limits: Limits
+    ) -> Session | None:
+        """Try every stored Kpersistent, always all of them, so that the position does not show."""
+        context, answer = opening.context, opening.answer
+        match: tuple[EnrolledCredential, SessionKeys, bytes] | None = None
+        for candidate in candidates:
+            if candidate.kpersistent is None:
+                continue
+            keys = context.fast(candidate.kpersistent, candidate.public_key.x)
+            plain = open_once(keys.cryptogram, answer.cryptogram)
+            if plain is not None:
+                match = candidate, keys, plain
+        if match is None:
+            return None
+        credential, keys, plain = match
+        return Session(
+            flow=Flow.FAST,
+            credential=credential,
+            public_key=credential.public_key,
+            extension=answer.extension,
+            signaling=CryptogramPayload.parse(plain).signaling,
+            mailbox=None,
+            keys=keys,
+            kpersistent=None,
+            channel=_reader_channel(keys),
+            limits=limits,
+        )
+
+    # --- LOAD CERT and AUTH1 ----------------------------------------------------------------
+
+    def _load_cert(self, limits: Limits) -> Generator[bytes, bytes, None]:
+        if not self.identity.certificate:
+            return
+        load = command(Ins.LOAD_CERT, self.identity.certificate)
+        answer = yield from _checked("LOAD CERT", load, limits)
+        if answer.data:
+            raise WireError("LOAD CERT was answered with data", clause="Aliro 1.0 §8.3.3.3")
+
+    def _auth1(
+        self, opening: _Opening, limits: Limits
+    ) -> Generator[bytes, bytes, Session]:
+        context = opening.context
+        digest = sha256(context.signed_data(READER_USAGE)).digest()
+        request = Auth1Command(
+            want_public_key=self._want_public_key,
+            signature=self.identity.vault.sign(self.identity.key, digest),
+        )
+        shared = opening.ephemeral.agree(opening.device_ephemeral)
+        kdh = diffie_hellman_key(shared, context.transaction_id)
+        keys = context.standard(kdh)
+        channel = _reader_channel(keys)
+        try:
+            raw = yield from _checked("AUTH1", command(Ins.AUTH1, request.to_bytes()), limits)
+        except RemoteFault:
+            channel.destroy()
+            yield from _control_flow(ControlFlow())
+            raise
+        status = ReaderStatus.BAD_CONTENT
+        try:
+            plain = channel.open(raw.data)
+            status = ReaderStatus.BAD_FORMAT
+            payload = Auth1Payload.parse(plain, minimal=self._minimal)
+            status = self._absent(payload) or ReaderStatus.BAD_CONTENT
+            credential, public_key = self._identify(payload)
+            if public_key is not None:
+                status = ReaderStatus.BAD_DEVICE_SIGNATURE
+                public_key.verify(payload.signature, context.signed_data(DEVICE_USAGE))
+        except RemoteFault:
+            yield from _fail_protected(channel, status, limits)
+            raise
+        return Session(
+            flow=Flow.STANDARD,
+            credential=credential,
+            public_key=public_key,
+            extension=opening.answer.extension,
+            signaling=payload.signaling,
+            mailbox=payload.mailbox,
+            keys=keys,
+            kpersistent=None if public_key is None else context.persistent(kdh, public_key.x),
+            channel=channel,
+            limits=limits,
+        )
+
+    def _absent(self, payload: Auth1Payload) -> ReaderStatus | None:
+        """Return the status for a part of the proof that the device left out."""
+        if not payload.signature:
+            return ReaderStatus.NO_SIGNATURE
+        if self._want_public_key:
+            return None if payload.public_key else ReaderStatus.NO_PUBLIC_KEY
+        return None if payload.key_slot else ReaderStatus.NO_KEY_SLOT
+
+    def _identify(
+        self, payload: Auth1Payload
+    ) -> tuple[EnrolledCredential | None, PublicKey | None]:
+        """Return the credential that the device names and the key its signature must fit.
+
+        The enrolled key decides, not the bytes that were sent; a named key that is not enrolled
+        is returned to verify the proof, and a key slot that is not enrolled names no key.
+        """
+        if self._absent(payload):
+            raise WireError(
+                "the device sent no proof of its identity", clause="Aliro 1.0 §8.3.3.4.2"
+            )
+        if not self._want_public_key:
+            enrolled = self.directory.by_key_slot(payload.key_slot)
+            return enrolled, enrolled.public_key if enrolled else None
+        named = PublicKey.parse(payload.public_key)
+        enrolled = self.directory.by_x(named.x)
+        return enrolled, enrolled.public_key if enrolled else named
+
+
+def _limits(selected: SelectResponse) -> Limits:
+    if selected.max_command is None or selected.max_response is None:
+        return Limits(total=MAX_RESPONSE)
+    return Limits(
+        command=min(selected.max_command, MAX_COMMAND),
+        response=min(selected.max_response, MAX_RESPONSE),
+        total=MAX_RESPONSE,
+    )
+
+
+def _reader_channel(keys: SessionKeys) -> SecureChannel:
+    return SecureChannel(keys.exchange_reader, keys.exchange_device, is_reader=True)
+
+
+def _checked(name: str, request: Command, limits: Limits) -> Generator[bytes, bytes, Response]:
+    """Send one command; an error status is an error."""
+    answer = yield from exchange(request, limits)
+    if answer.sw != SW.OK:
+        raise StatusError(name, answer.sw, clause="Aliro 1.0 §8.3.2.3")
+    return answer
+
+
+def _control_flow(message: ControlFlow) -> Generator[bytes, bytes, None]:
+    """Tell the device of a failure where no protected channel can; its answer is moot."""
+    yield command(Ins.CONTROL_FLOW, message.to_bytes()).to_bytes()
+
+
+def _fail_protected(
+    channel: SecureChannel, status: ReaderStatus, limits: Limits
+) -> Generator[bytes, bytes, None]:
+    """Tell the device of a failure under the channel's protection, else by CONTROL FLOW."""
+    try:
+        sealed = channel.seal(ExchangeRequest(status=status).to_bytes())
+        answer = yield from exchange(command(Ins.EXCHANGE, sealed), limits)
+    except RemoteFault:
+        answer = Response(sw=SW.GENERAL)
+    channel.destroy()
+    if answer.sw != SW.OK:
+        yield from _control_flow(ControlFlow())

@@ -1,0 +1,119 @@
+"""Every number that a rule needs, once, with its source (requirements E).
+
+Source keys: K, D and R are lines of the source documents (requirements, "Citation keys"); S and C
+are rows of the requirements; *ours* marks a choice that no document makes.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "CARD_PAIRING_WINDOW_S",
+    "CODE_MAX_TRIES",
+    "CODE_RESENDS_PER_HOUR",
+    "CODE_TIMEOUT_MIN",
+    "HORN_AUTO_OFF_S",
+    "INITIAL_CARDS",
+    "LOG_RETENTION_MONTHS",
+    "MAX_CARDS",
+    "MAX_DEVICES_PER_HOLDER",
+    "MAX_FAST_CANDIDATES",
+    "MAX_HOLDERS",
+    "MAX_SHARES",
+    "MOBIKEY_SLEEP_H",
+    "PAD_GRACE_S",
+    "PAUSE_DAYS",
+    "PAUSE_EXT_DAYS",
+    "PAUSE_NOTICE_DAYS",
+    "PAUSE_PER_YEAR",
+    "PROVIDER_GRACE_MIN",
+    "REMOTE_HOURS",
+    "REMOTE_REPEAT_S",
+    "SMARTKEY_LOCK_COOLDOWN_S",
+    "SUSPEND_NOTICE_DAYS",
+    "TAP_DEBOUNCE_S",
+    "TELEMATIC_IDLE_DAYS",
+    "TERMINATE_NOTICE_DAYS",
+    "TRANSFER_NOTICE_MONTHS",
+]
+
+# Holders and shares.
+MAX_SHARES: Final = 3
+"""Concurrent sharees of one vehicle, over all sharers (K716; S10, C1)."""
+MAX_HOLDERS: Final = 1 + MAX_SHARES
+"""Holders whose devices may be tried: the owner and the sharees (security 5, case 34)."""
+MAX_DEVICES_PER_HOLDER: Final = 4
+"""Devices of one holder that may be tried in a fast transaction (ours)."""
+MAX_FAST_CANDIDATES: Final = MAX_HOLDERS * MAX_DEVICES_PER_HOLDER
+"""Persistent keys tried in one fast transaction, at most (ours; security 5, case 34)."""
+
+# Touch and cards.
+INITIAL_CARDS: Final = 1
+"""Cards given at purchase, ever, per vehicle (K82; S34)."""
+MAX_CARDS: Final = 2
+"""Cards of one vehicle that are active or suspended at a time (ours; C32)."""
+PAD_GRACE_S: Final = 30.0
+"""START passes this long after the key left the console pad, inclusive (ours; C24)."""
+TAP_DEBOUNCE_S: Final = 1.5
+"""A bare tap sooner than this after the last touch action does nothing (ours; C35)."""
+CARD_PAIRING_WINDOW_S: Final = 60.0
+"""A card must lie on the pad within this time of the owner's authority (ours; security 5, 24)."""
+
+# Near-range and remote control.
+REMOTE_REPEAT_S: Final = 30.0
+"""Time between two remote commands, inclusive: at 30.0 the second passes (K290; S93, C8)."""
+SMARTKEY_LOCK_COOLDOWN_S: Final = 30.0
+"""No remote start this long after the smart key locked the doors (K291; S94)."""
+HORN_AUTO_OFF_S: Final = 30.0
+"""The horn stops by itself after this time (ours; C25)."""
+REMOTE_HOURS: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "KC1": 48,
+        "KC1_2015U4": 96,
+        "KC2": 96,
+        "KC3": 96,
+        "COMMERCIAL": 96,
+        "NAV_10_25": 168,
+        "CCNC": 336,
+    }
+)
+"""Hours after ignition-off in which cellular remote control is given, by plan (K289; S95, C7)."""
+
+# Pairing codes.
+CODE_MAX_TRIES: Final = 3
+"""The third wrong code locks the attempt (K137; S64, C23)."""
+CODE_TIMEOUT_MIN: Final = 5
+"""A code not entered within this time is dead (ours; C23)."""
+CODE_RESENDS_PER_HOUR: Final = 3
+"""New codes for one pairing in an hour (ours; C23)."""
+
+# Pause, suspension, termination.
+PAUSE_DAYS: Final = 90
+"""Longest pause of one request (K177; S83)."""
+PAUSE_EXT_DAYS: Final = 90
+"""Automatic extension of a pause that nobody ended (K178; C11, C12)."""
+PAUSE_PER_YEAR: Final = 2
+"""Pause requests in one year from the first (K177; C13)."""
+PAUSE_NOTICE_DAYS: Final = 7
+"""Notice before a pause ends (K178)."""
+SUSPEND_NOTICE_DAYS: Final = 7
+"""Notice before a suspension for unpaid fees (K194; S91)."""
+TERMINATE_NOTICE_DAYS: Final = 14
+"""Notice before the company terminates (K240; S59)."""
+TRANSFER_NOTICE_MONTHS: Final = 1
+"""Information after a termination for transfer (K249; S56)."""
+
+# Records, providers, telematic units.
+LOG_RETENTION_MONTHS: Final = 6
+"""Key events are kept this long (K13216, by analogy; S145, C30)."""
+PROVIDER_GRACE_MIN: Final = 15
+"""A provider key outlives its booking by this (ours; C22)."""
+MOBIKEY_SLEEP_H: Final = 24
+"""A deactivated telematic unit is asleep after at most this (R235; S116, C26)."""
+TELEMATIC_IDLE_DAYS: Final = 7
+"""Wireless entry of a telematic unit may sleep after this (R153; S124, C27)."""

@@ -1,0 +1,475 @@
+"""Writes what a link carries to FILE.pcapng and, with the same times, to FILE.jsonl.
+
+Links without frames (TCP, loopback, PC/SC) report APDUs only. So that Wireshark still has something
+to dissect, the ISO 14443 frames that would have carried them are made up and marked synthetic: in
+the JSONL as ``"synthetic": true``, in the pcapng as a packet comment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from dkey.errors import LocalFault
+from dkey.trace.jsonl import Layer, TraceRecord, encode_header, encode_record
+from dkey.trace.pcapng import (
+    LINKTYPE_ISO_14443,
+    Event,
+    Packet,
+    crc_a,
+    encode_event,
+    encode_packet,
+    encode_preamble,
+    parse_event,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+__all__ = [
+    "FrameKind",
+    "FrameNames",
+    "FrameSynthesis",
+    "TraceFile",
+    "Tracer",
+    "packet_blocks",
+    "records_of",
+    "synthesised",
+]
+
+_LOGGER = logging.getLogger(__name__)
+_MARK = "dkey: synthetic frame"
+_MAX_NOTE = 4000
+_SHORT_FRAMES = (b"\x26", b"\x52")
+_MAX_INF = 253
+"""Information bytes in a block at FSC 256: less one PCB and two CRC bytes."""
+
+# A random UID (first byte 08, ISO/IEC 14443-3 §6.5.4) that spells "dky".
+_UID = bytes.fromhex("08646B79")
+_UID_BCC = _UID + bytes([_UID[0] ^ _UID[1] ^ _UID[2] ^ _UID[3]])
+_ACTIVATION = (
+    (True, bytes.fromhex("26")),
+    (False, bytes.fromhex("0400")),
+    (True, bytes.fromhex("9320")),
+    (False, _UID_BCC),
+    (True, bytes.fromhex("9370") + _UID_BCC),
+    (False, bytes.fromhex("20")),
+    (True, bytes.fromhex("E080")),
+    (False, bytes.fromhex("0578807002")),
+)
+
+
+# Frames: names, and making them up ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameKind:
+    """What one ISO 14443-3/-4 frame is.
+
+    Attributes:
+        name: Name for people, such as ``RATS`` or ``I-block 0``.
+        inf: Offset of the information field; None for everything but an I-block.
+        chained: More blocks of the same APDU follow.
+        number: Block number of an I- or R-block.
+        restarts: Block numbers and chains before this frame no longer count.
+    """
+
+    name: str
+    inf: int | None = None
+    chained: bool = False
+    number: int = 0
+    restarts: bool = False
+
+
+class FrameNames:
+    """Names frames without CRC in the order they passed (ISO/IEC 14443-3 §6, 14443-4 §5 to §7)."""
+
+    def __init__(self) -> None:
+        self._answer: str | None = None
+
+    def kind(self, *, from_reader: bool, data: bytes) -> FrameKind:
+        """Return what the next frame is; a frame that fits nothing is ``unknown``."""
+        if from_reader:
+            kind, self._answer = _reader_frame(data)
+            return kind or _block(data)
+        answer, self._answer = self._answer, None
+        return FrameKind(name=answer) if answer else _block(data)
+
+
+def _reader_frame(data: bytes) -> tuple[FrameKind | None, str | None]:
+    """Return (kind, name of the device's answer); (None, None) for what can only be a block."""
+    name: str
+    answer: str | None = None
+    first = data[:1].hex()
+    if data in _SHORT_FRAMES:
+        name, answer = "REQA" if first == "26" else "WUPA", "ATQA"
+    elif first in ("93", "95", "97") and len(data) >= 2:
+        level = f"CL{'357'.index(first[1]) + 1}"
+        whole = data[1] == 0x70
+        name = f"{'select' if whole else 'anticollision'} {level}"
+        answer = "SAK" if whole else f"UID {level}"
+    elif data == b"\x50\x00":
+        name = "HLTA"
+    elif first == "e0" and len(data) == 2:
+        name, answer = "RATS", "ATS"
+    elif first.startswith("d") and len(data) in (2, 3):
+        name, answer = "PPS", "PPS answer"
+    elif first == "6a":
+        name = "ECP"
+    else:
+        return None, None
+    return FrameKind(name=name, restarts=name != "PPS"), answer
+
+
+def _block(data: bytes) -> FrameKind:
+    """Return the kind of an ISO 14443-4 block; CID and NAD, if announced, precede the rest."""
+    if not data:
+        return FrameKind(name="empty frame")
+    pcb = data[0]
+    number = pcb & 1
+    cid = 1 if pcb & 0x08 else 0
+    if pcb & 0xE2 == 0x02:
+        chained = bool(pcb & 0x10)
+        return FrameKind(
+            name=f"I-block {number}{', more follows' if chained else ''}",
+            inf=min(len(data), 1 + cid + (1 if pcb & 0x04 else 0)),
+            chained=chained,
+            number=number,
+        )
+    if pcb & 0xE6 == 0xA2:
+        return FrameKind(name=f"R({'NAK' if pcb & 0x10 else 'ACK'}) {number}", number=number)
+    if pcb & 0xF7 == 0xC2:
+        return FrameKind(name="S(DESELECT)", restarts=True)
+    if pcb & 0xF7 == 0xF2 and len(data) > 1 + cid:
+        return FrameKind(name=f"S(WTX) {data[1 + cid] & 0x3F}")
+    return FrameKind(name="unknown")
+
+
+class FrameSynthesis:
+    """Makes up the frames that would have carried APDUs: FSC 256, no CID, no errors, no WTX.
+
+    Each field-on period begins with an activation (REQA to ATS) of a fixed UID; the block numbers
+    follow ISO/IEC 14443-4 §7.5.4.
+    """
+
+    def __init__(self) -> None:
+        self._active = False
+        self._number = 0
+        self._unanswered = False
+
+    def restart(self) -> None:
+        """The field went on or off: the next APDU needs an activation first."""
+        self._active = False
+        self._number = 0
+        self._unanswered = False
+
+    def frames(self, *, from_reader: bool, apdu: bytes) -> Iterator[tuple[bool, bytes]]:
+        """Yield (from the reader, frame) for one APDU, activation included where it is due."""
+        if not self._active:
+            self._active = True
+            yield from _ACTIVATION
+        if from_reader and self._unanswered:
+            self._number ^= 1  # else the block would look like the last one sent again
+        parts = [apdu[at : at + _MAX_INF] for at in range(0, len(apdu), _MAX_INF)] or [b""]
+        for part in parts[:-1]:
+            yield from_reader, bytes([0x12 | self._number]) + part
+            if not from_reader:
+                self._number ^= 1
+            yield not from_reader, bytes([0xA2 | self._number])
+            if from_reader:
+                self._number ^= 1
+        yield from_reader, bytes([0x02 | self._number]) + parts[-1]
+        if not from_reader:
+            self._number ^= 1
+        self._unanswered = from_reader
+
+
+def synthesised(records: Iterable[TraceRecord]) -> Iterator[TraceRecord]:
+    """Yield ``records`` with synthetic frames before each APDU; for traces without frames."""
+    synthesis = FrameSynthesis()
+    field_on = False
+    for record in records:
+        if record.layer is Layer.FIELD:
+            field_on = record.note == "on"
+            synthesis.restart()
+        elif record.layer is Layer.APDU:
+            if not field_on:
+                field_on = True
+                yield TraceRecord(t_ns=record.t_ns, layer=Layer.FIELD, note="on", synthetic=True)
+            yield from _carriers(synthesis, record)
+        yield record
+
+
+def _carriers(synthesis: FrameSynthesis, record: TraceRecord) -> Iterator[TraceRecord]:
+    frames = synthesis.frames(from_reader=bool(record.from_reader), apdu=record.data or b"")
+    for from_reader, frame in frames:
+        yield TraceRecord(
+            t_ns=record.t_ns,
+            layer=Layer.FRAME,
+            from_reader=from_reader,
+            data=frame,
+            synthetic=True,
+        )
+
+
+# Records <-> packets -----------------------------------------------------------------------------
+
+
+def packet_blocks(records: Iterable[TraceRecord]) -> Iterator[bytes]:
+    """Yield one pcapng packet block for each frame and field record.
+
+    Notes become comments on the next packet; APDUs and keys have no place in a pcapng.
+
+    Raises:
+        ValueError: A frame is longer than 65535 bytes.
+    """
+    comments: list[str] = []
+    for record in records:
+        if record.layer is Layer.NOTE:
+            comments.append(record.note or "")
+        elif record.layer in (Layer.FRAME, Layer.FIELD):
+            yield _packet_block(record, comments)
+            comments = []
+
+
+def _packet_block(record: TraceRecord, comments: list[str]) -> bytes:
+    if record.layer is Layer.FIELD:
+        event = Event.FIELD_ON if record.note == "on" else Event.FIELD_OFF
+    else:
+        event = Event.READER_NO_CRC if record.from_reader else Event.DEVICE_NO_CRC
+    data = record.data or b""
+    if record.from_reader and len(data) == 1 and data not in _SHORT_FRAMES:
+        # Wireshark takes every single byte of a reader for a short frame; with its CRC back, an
+        # R-block or S(DESELECT) is told apart.
+        event, data = Event.READER, data + crc_a(data)
+    return encode_packet(
+        t_ns=record.t_ns,
+        data=encode_event(event, data),
+        comments=[*comments, _MARK] if record.synthetic else comments,
+    )
+
+
+def records_of(packets: Iterable[Packet]) -> Iterator[TraceRecord]:
+    """Yield the records that ISO 14443 packets stand for; other link types are passed over.
+
+    Raises:
+        WireError: A packet has no valid ISO 14443 pseudo header.
+    """
+    for packet in packets:
+        for comment in packet.comments:
+            if comment != _MARK:
+                yield TraceRecord(t_ns=packet.t_ns, layer=Layer.NOTE, note=comment)
+        if packet.link_type != LINKTYPE_ISO_14443:
+            continue
+        event, frame = parse_event(packet.data)
+        synthetic = _MARK in packet.comments
+        if event in (Event.FIELD_ON, Event.FIELD_OFF):
+            note = "on" if event is Event.FIELD_ON else "off"
+            yield TraceRecord(t_ns=packet.t_ns, layer=Layer.FIELD, note=note, synthetic=synthetic)
+        else:
+            yield TraceRecord(
+                t_ns=packet.t_ns,
+                layer=Layer.FRAME,
+                from_reader=event in (Event.READER_NO_CRC, Event.READER),
+                data=frame,
+                synthetic=synthetic,
+            )
+
+
+# Files -------------------------------------------------------------------------------------------
+
+
+class TraceFile:
+    """A file of mode 0600 that holds whole appended pieces only.
+
+    Each piece is handed to the operating system at once, so a crash of this program loses none; a
+    piece that does not fit (disk full) is taken back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Create or empty ``path``.
+
+        Raises:
+            LocalFault: The file cannot be created or made private.
+        """
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.fchmod(self._fd, 0o600)
+                os.ftruncate(self._fd, 0)
+            except OSError:
+                os.close(self._fd)
+                raise
+        except OSError as exc:
+            raise LocalFault(
+                f"cannot write {path}: {exc.strerror}",
+                hint="name a file of your own in a folder that you may write",
+            ) from exc
+        self._size = 0
+
+    def append(self, piece: bytes) -> None:
+        """Append ``piece`` whole, or raise OSError and leave the file as it was."""
+        try:
+            done = 0
+            while done < len(piece):
+                done += os.write(self._fd, piece[done:])
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._size)
+                os.lseek(self._fd, self._size, os.SEEK_SET)
+            raise
+        self._size += done
+
+    def close(self) -> None:
+        """Close the file. Called once."""
+        os.close(self._fd)
+
+
+class Tracer:
+    """A :class:`~dkey.link.base.FrameTap` that writes a trace; usable as a context manager.
+
+    Attributes:
+        pcapng_path: FILE.pcapng: frames, field and notes (as comments), for Wireshark.
+        jsonl_path: FILE.jsonl: the same, and APDUs and keys.
+        failure: Why writing stopped, such as a full disk; None while all is well.
+    """
+
+    def __init__(
+        self, path: Path, *, clock_ns: Callable[[], int], show_secrets: bool = False
+    ) -> None:
+        """Create both files, mode 0600; what they held before is lost.
+
+        Args:
+            path: FILE, FILE.pcapng or FILE.jsonl.
+            clock_ns: Nanoseconds since the Unix epoch. A step back is held, so times never fall.
+            show_secrets: Whether :meth:`keys` writes anything.
+
+        Raises:
+            LocalFault: A file cannot be created.
+        """
+        stem = path.with_suffix("") if path.suffix in (".pcapng", ".jsonl") else path
+        self.pcapng_path = stem.with_name(stem.name + ".pcapng")
+        self.jsonl_path = stem.with_name(stem.name + ".jsonl")
+        self.failure: str | None = None
+        self._clock_ns = clock_ns
+        self._show_secrets = show_secrets
+        self._lock = threading.Lock()  # frames come from a reader's thread, notes from the program
+        self._closed = False
+        self._last_ns = 0
+        self._has_frames = False
+        self._field_on = False
+        self._synthesis = FrameSynthesis()
+        self._notes: list[TraceRecord] = []
+        self._pcapng = TraceFile(self.pcapng_path)
+        try:
+            self._jsonl = TraceFile(self.jsonl_path)
+        except LocalFault:
+            self._pcapng.close()
+            raise
+        self._append(self._pcapng, encode_preamble(interface="nfc"))
+        self._append(self._jsonl, encode_header({"interface": "nfc", "secrets": show_secrets}))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close both files; what comes later is dropped. May be called twice."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._pcapng.close()
+                self._jsonl.close()
+
+    def frame(self, *, from_reader: bool, data: bytes) -> None:
+        """Write one ISO 14443 frame without its CRC; from now on APDUs are not turned into frames.
+
+        A link that has frames reports the activation before the first APDU.
+        """
+        with self._lock:
+            self._has_frames = True
+            self._write(
+                TraceRecord(
+                    t_ns=self._now(), layer=Layer.FRAME, from_reader=from_reader, data=bytes(data)
+                )
+            )
+
+    def field(self, *, on: bool) -> None:
+        """Write that the field went on or off."""
+        with self._lock:
+            self._field_on = on
+            self._synthesis.restart()
+            note = "on" if on else "off"
+            self._write(TraceRecord(t_ns=self._now(), layer=Layer.FIELD, note=note))
+
+    def apdu(self, *, from_reader: bool, data: bytes) -> None:
+        """Write one whole APDU, and synthetic frames for it on a link that reports none."""
+        with self._lock:
+            record = TraceRecord(
+                t_ns=self._now(), layer=Layer.APDU, from_reader=from_reader, data=bytes(data)
+            )
+            if not self._has_frames:
+                if not self._field_on:
+                    self._field_on = True
+                    self._write(
+                        TraceRecord(t_ns=record.t_ns, layer=Layer.FIELD, note="on", synthetic=True)
+                    )
+                for carrier in _carriers(self._synthesis, record):
+                    self._write(carrier)
+            self._write(record)
+
+    def note(self, text: str) -> None:
+        """Write a remark, at most 4000 characters of it; never put a secret into one."""
+        clean = text[:_MAX_NOTE].encode("utf-8", "replace").decode()
+        with self._lock:
+            self._write(TraceRecord(t_ns=self._now(), layer=Layer.NOTE, note=clean))
+
+    def keys(self, keys: Mapping[str, bytes]) -> None:
+        """Write secrets by name to the JSONL, if and only if ``show_secrets`` was given."""
+        if not self._show_secrets:
+            return
+        with self._lock:
+            t_ns = self._now()
+            for name, key in keys.items():
+                self._write(TraceRecord(t_ns=t_ns, layer=Layer.KEYS, data=bytes(key), note=name))
+
+    def _now(self) -> int:
+        self._last_ns = max(self._last_ns, self._clock_ns())
+        return self._last_ns
+
+    def _write(self, record: TraceRecord) -> None:
+        if record.layer is Layer.NOTE:
+            self._notes.append(record)  # a comment needs a packet to stand on
+            del self._notes[:-20]  # all of them fit one block
+        elif record.layer in (Layer.FRAME, Layer.FIELD):
+            try:
+                blocks = list(packet_blocks([*self._notes, record]))
+            except ValueError as exc:
+                _LOGGER.warning("a frame is missing in %s: %s", self.pcapng_path, exc)
+                return
+            self._notes.clear()
+            self._append(self._pcapng, b"".join(blocks))
+        self._append(self._jsonl, encode_record(record))
+
+    def _append(self, file: TraceFile, piece: bytes) -> None:
+        if self._closed or self.failure is not None:
+            return
+        try:
+            file.append(piece)
+        except OSError as exc:
+            # A tap must not raise: the transaction matters more than its trace.
+            self.failure = f"the trace stopped: {exc.strerror}"
+            _LOGGER.warning("%s (%s)", self.failure, self.pcapng_path)
