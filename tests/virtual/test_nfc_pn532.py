@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import glob
 import os
 import socket
@@ -11,7 +13,9 @@ import threading
 from pathlib import Path
 
 import nfc.clf
+import nfc.clf.pn532
 import pytest
+import usb1
 
 from dkey.errors import LinkError, LinkReason
 from dkey.link.base import Cap, Initiator, Link
@@ -524,6 +528,65 @@ async def test_a_port_where_nothing_answers_is_absent():
 async def test_a_port_without_permission_is_denied(port, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_args, **_kwargs: False)
     assert await reason_of(port.path) is LinkReason.DENIED
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (errno.EBUSY, LinkReason.BUSY),
+        (errno.EACCES, LinkReason.DENIED),
+        (errno.ENXIO, LinkReason.ABSENT),
+        (errno.EINVAL, LinkReason.UNSUPPORTED),
+    ],
+)
+async def test_what_the_operating_system_says_becomes_a_reason(port, monkeypatch, code, reason):
+    def refuse(_transport: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(nfc.clf.pn532, "init", refuse)
+    assert await reason_of(port.path) is reason
+
+
+class UsbDevice:
+    """An ACR122U on the bus."""
+
+    def getVendorID(self) -> int:
+        return 0x072F
+
+    def getProductID(self) -> int:
+        return 0x2200
+
+    def getBusNumber(self) -> int:
+        return 999
+
+    def getDeviceAddress(self) -> int:
+        return 999
+
+
+@pytest.mark.parametrize(
+    ("modules", "process", "hint"),
+    [("pn533_usb 20480 0 - Live\n", "bash\n", "blacklist"), ("", "pcscd\n", "systemctl stop")],
+)
+@pytest.mark.parametrize("path", ["usb", "usb:072f:2200"])
+async def test_a_usb_reader_that_something_holds_is_busy(monkeypatch, modules, process, hint, path):
+    class Bus(contextlib.nullcontext):
+        def getDeviceList(self, **_options: object) -> list[UsbDevice]:
+            return [UsbDevice()]
+
+    def read_text(file: Path, **_options: object) -> str:
+        return modules if file.name == "modules" else process
+
+    monkeypatch.setattr(usb1, "USBContext", lambda: Bus(Bus()))
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(nfc.clf.ContactlessFrontend, "open", lambda _self, _path: False)
+    reader = NfcInitiator(path)
+    with pytest.raises(LinkError) as caught:
+        await reader.sense(timeout_s=0)
+    await reader.aclose()
+    assert caught.value.reason is LinkReason.BUSY
+    assert hint in caught.value.hint
+    (finding,) = (found for found in find_readers() if found.link == "nfc:usb:072f:2200")
+    assert (finding.status, finding.hint) == (LinkReason.BUSY, caught.value.hint)
 
 
 @pytest.mark.parametrize("path", ["/dev/x;true", "/etc", "i2c:1", "udp:", ""])

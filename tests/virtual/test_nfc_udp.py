@@ -12,6 +12,7 @@ import pytest
 from dkey.errors import LinkError, LinkReason
 from dkey.link.isodep import activate
 from dkey.link.nfc_udp import serve_nfc_udp
+from dkey.link.opener import open_initiator, serve
 
 nfc = pytest.importorskip("nfc")
 pytest.importorskip("nfc.clf")
@@ -169,6 +170,29 @@ async def test_a_request_from_another_reader_begins_a_new_field():
         assert await two.ask(b"106A 9320", b"RFOFF ", b"106A 26") == b"106A 0400"
     expected = [True, (True, "26"), (False, "0400")]
     assert tape.seen == [*expected, False, *expected, False]
+
+
+async def test_rfoff_of_a_stranger_does_not_end_the_field():
+    async with serving(Echo()) as (port, _), reader(port) as one, reader(port) as two:
+        assert await one.ask(b"106A 26") == b"106A 0400"
+        two.transport.sendto(b"RFOFF ")
+        assert await one.ask(b"106A 9320") == b"106A 0801020308"
+
+
+async def test_our_own_reader_and_device_meet_through_one_link_string():
+    port = asyncio.get_running_loop().create_future()
+    responder = Echo()
+    device = asyncio.create_task(
+        serve("nfc:udp:0", responder, once=True, on_listening=port.set_result)
+    )
+    made = open_initiator(f"nfc:udp:{await port}")
+    link = await made.sense(timeout_s=5)
+    await link.send(COMMAND)
+    assert await link.recv() == COMMAND + OK
+    await link.aclose()
+    await made.aclose()
+    await asyncio.wait_for(device, 1)
+    assert responder.commands == [COMMAND]
 
 
 async def test_rfoff_without_a_command_does_not_end_a_device_that_serves_once():

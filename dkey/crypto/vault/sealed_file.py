@@ -277,6 +277,8 @@ def _from_json(document: Any) -> Image:
     _exactly(document, {"schema", "kek", "check", "keys"})
     check = document["check"]
     _exactly(check, {"nonce", "sealed"})
+    if not isinstance(document["keys"], list):
+        raise TypeError("expected a list of keys")
     keys: dict[str, Entry] = {}
     for item in document["keys"]:
         _exactly(item, {"name", "public", "nonce", "sealed"})
