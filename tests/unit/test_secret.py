@@ -19,7 +19,7 @@ def test_a_secret_reveals_its_bytes_when_asked() -> None:
 
 def test_a_secret_does_not_change_with_its_source() -> None:
     source = bytearray(VALUE)
-    secret = Secret(source)
+    secret = Secret(source)  # type: ignore[arg-type]
     source[0] = 0
     assert secret.reveal() == VALUE
 

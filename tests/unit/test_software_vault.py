@@ -363,6 +363,16 @@ def test_changed_scrypt_parameters_within_the_bounds_do_not_open(path: Path) -> 
         SoftwareVault.open(path, passphrase=Secret(b"tree"), entropy=ENTROPY)
 
 
+def test_a_file_over_one_mebibyte_is_refused_unread(
+    path: Path, vault: SoftwareVault, reopen: Callable[[], SoftwareVault]
+) -> None:
+    path.write_bytes(path.read_bytes().ljust(1 << 20))
+    reopen()
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(VaultError, match="1048576"):
+        reopen()
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -496,7 +506,7 @@ def test_a_vault_replaced_by_another_one_is_refused(
     vault.generate("a")
     path.unlink()
     SoftwareVault.create(path, key_file=key_file, entropy=ENTROPY)
-    with pytest.raises(VaultError, match="replaced"):
+    with pytest.raises(VaultError, match="by another one"):
         vault.sign("a", DIGEST)
 
 

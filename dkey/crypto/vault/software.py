@@ -70,7 +70,7 @@ class SoftwareVault:
         self._image = image
         self._entropy = entropy
         self._lock_wait_s = lock_wait_s
-        self._open_keys: dict[str, tuple[Entry, PrivateKey]] = {}
+        self._open_keys: dict[str, PrivateKey] = {}
         self._seen: tuple[int, int, int] | None = None
 
     @classmethod
@@ -178,7 +178,6 @@ class SoftwareVault:
                 raise self._unknown(key)
 
         self._change(remove)
-        self._open_keys.pop(key, None)
 
     def sign(self, key: str, digest: bytes) -> bytes:
         """Return the ECDSA signature of ``key`` over a SHA-256 digest: 64 bytes, r then s."""
@@ -201,8 +200,8 @@ class SoftwareVault:
         if entry is None:
             raise self._unknown(key)
         held = self._open_keys.get(key)
-        if held is not None and held[0] == entry:
-            return held[1]
+        if held is not None:
+            return held
         try:
             scalar = self._kek.decrypt(entry.nonce, entry.sealed, key_aad(key, entry.public))
         except InvalidTag as exc:
@@ -212,7 +211,7 @@ class SoftwareVault:
                 hint=RESTORE,
             ) from exc
         private = PrivateKey.from_scalar(scalar)
-        self._open_keys[key] = entry, private
+        self._open_keys[key] = private
         return private
 
     def _add(self, key: str, private: PrivateKey) -> PublicKey:
@@ -254,10 +253,7 @@ class SoftwareVault:
                     f"the vault {self._path} was replaced by another one",
                     hint="open it again, with the passphrase or key file of the new one",
                 )
-            self._image, self._seen = image, seen
-            self._open_keys = {
-                key: held for key, held in self._open_keys.items() if image.keys.get(key) == held[0]
-            }
+            self._adopt(image, seen)
         return self._image
 
     def _change(self, edit: Callable[[dict[str, Entry]], None]) -> None:
@@ -289,8 +285,15 @@ class SoftwareVault:
 
     def _write(self, image: Image) -> None:
         """Replace the file; the lock must be held."""
-        self._seen = write(self._path, image, after_ns=self._seen[1] if self._seen else 0)
-        self._image = image
+        seen = write(self._path, image, after_ns=self._seen[1] if self._seen else 0)
+        self._adopt(image, seen)
+
+    def _adopt(self, image: Image, seen: tuple[int, int, int]) -> None:
+        """Take ``image`` as the present state; forget unsealed keys whose entry is another."""
+        before, self._image, self._seen = self._image, image, seen
+        for key in [*self._open_keys]:
+            if image.keys.get(key) != before.keys[key]:
+                del self._open_keys[key]
 
     def __repr__(self) -> str:
         return f"SoftwareVault({str(self._path)!r}, {len(self._image.keys)} keys)"
