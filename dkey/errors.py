@@ -20,6 +20,7 @@ __all__ = [
     "PolicyRefusal",
     "RefusalCode",
     "RemoteFault",
+    "ReplayError",
     "SequenceError",
     "StatusError",
     "StoreError",
@@ -102,6 +103,10 @@ class StatusError(RemoteFault):
         )
         self.command = command
         self.status = status
+
+
+class ReplayError(AuthenticationError):
+    """The peer answered with a value that it has used before."""
 
 
 class LinkReason(Enum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
-from dkey.control.touch import Signals
+from dkey.control.rules import Signals
 from dkey.errors import LocalFault
 
 __all__ = ["Body"]

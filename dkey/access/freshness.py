@@ -1,8 +1,6 @@
-"""Refuses a random source that repeats itself (a stuck generator, a restored snapshot)."""
+"""Notices values that must be fresh and are not: a stuck generator, a replayed answer."""
 
 from __future__ import annotations
-
-from collections import deque
 
 from dkey.errors import EntropyError
 
@@ -10,23 +8,32 @@ __all__ = ["Freshness"]
 
 
 class Freshness:
-    """Remembers the last values drawn and refuses to see one twice."""
+    """Remembers the last ``depth`` values and tells one that comes twice."""
 
-    __slots__ = ("_seen",)
+    __slots__ = ("_depth", "_seen")
 
     def __init__(self, depth: int = 64) -> None:
-        self._seen: deque[bytes] = deque(maxlen=depth)
+        self._depth = depth
+        self._seen: dict[bytes, None] = {}
+
+    def first_time(self, value: bytes) -> bool:
+        """Take note of a value; return whether it is none of the last ones."""
+        if value in self._seen:
+            return False
+        self._seen[value] = None
+        if len(self._seen) > self._depth:
+            del self._seen[next(iter(self._seen))]
+        return True
 
     def require(self, value: bytes) -> None:
-        """Take note of a fresh value.
+        """Take note of a value of our own.
 
         Raises:
-            EntropyError: It is one of the last ``depth`` values.
+            EntropyError: It is one of the last ones.
         """
-        if value in self._seen:
+        if not self.first_time(value):
             raise EntropyError(
                 "the random source repeated a value",
                 clause="specs/threat-model.md",
                 hint="do not continue: check the system's random source or the restored snapshot",
             )
-        self._seen.append(value)

@@ -38,7 +38,7 @@ from dkey.access.schedule import (
 from dkey.codec.apdu import SW, Command, Limits, Response, exchange
 from dkey.crypto.channel import SecureChannel, open_once
 from dkey.crypto.p256 import PrivateKey, PublicKey
-from dkey.errors import AuthenticationError, RemoteFault, StatusError, WireError
+from dkey.errors import AuthenticationError, RemoteFault, ReplayError, StatusError, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -243,6 +243,7 @@ class AccessReader:
         self._want_public_key = want_public_key
         self._minimal = identity.profile.minimal_lengths
         self._fresh = Freshness()
+        self._seen = Freshness(depth=256)
         self._group_key_x = identity.group_key.x
         self._reader_id = identity.group_id + identity.sub_id
 
@@ -320,7 +321,9 @@ class AccessReader:
             raise WireError("a cryptogram that was not asked for, or none", clause="Aliro 1.0 §8.3.3.2.8")
         device_ephemeral = PublicKey.parse(answer.device_ephemeral)
         if device_ephemeral.x == ephemeral.public.x:
-            raise AuthenticationError("the device returned the reader's own key")
+            raise ReplayError("the device returned the reader's own key")
+        if not self._seen.first_time(device_ephemeral.x):
+            raise ReplayError("the device repeated an ephemeral key", clause="Aliro 1.0 §8.3.3.2")
         context = Context(
             group_key_x=self._group_key_x,
             reader_id=self._reader_id,

@@ -11,9 +11,7 @@ from dkey.codec.apdu import CHAIN
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dkey.link.base import Cap, Link
-
-__all__ = ["Step", "TimedLink"]
+__all__ = ["Step", "StepLog"]
 
 _NAMES: Final[dict[int, str]] = {ins: ins.name.replace("_", " ") for ins in Ins}
 
@@ -33,37 +31,29 @@ class Step:
     ms: float
 
 
-class TimedLink:
-    """A link that notes every step; blocks of a chain and GET RESPONSE count as one step."""
+class StepLog:
+    """An observer that notes every step; a chain's blocks and GET RESPONSE are part of one step.
 
-    def __init__(self, link: Link, clock: Callable[[], float]) -> None:
-        self._link = link
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.steps: list[Step] = []
         self._clock = clock
         self._chained = False
         self._began_s = 0.0
-        self.mtu: int = link.mtu
-        self.caps: frozenset[Cap] = link.caps
-        self.steps: list[Step] = []
 
-    async def send(self, data: bytes) -> None:
-        """Send one command APDU."""
-        ins = data[1]
-        now_s = self._clock()
+    def sent(self, command: bytes) -> None:
+        """Note a command that leaves."""
+        ins = command[1]
         if not (self.steps and (self._chained or ins == Ins.GET_RESPONSE)):
-            self._began_s = now_s
-            name = _NAMES.get(ins, f"{ins:02X}")
-            self.steps.append(Step(name=name, sw=None, ms=0.0))
-        self._chained = bool(data[0] & CHAIN)
-        await self._link.send(data)
+            self._began_s = self._clock()
+            self.steps.append(Step(name=_NAMES.get(ins, f"{ins:02X}"), sw=None, ms=0.0))
+        self._chained = bool(command[0] & CHAIN)
 
-    async def recv(self) -> bytes:
-        """Return the response APDU and complete the step."""
-        data = await self._link.recv()
+    def received(self, response: bytes) -> None:
+        """Note its response."""
         elapsed_ms = (self._clock() - self._began_s) * 1000
-        status = int.from_bytes(data[-2:], "big") if len(data) >= 2 else None
+        status = int.from_bytes(response[-2:], "big") if len(response) >= 2 else None
         self.steps[-1] = Step(name=self.steps[-1].name, sw=status, ms=elapsed_ms)
-        return data
-
-    async def aclose(self) -> None:
-        """Close the link under it."""
-        await self._link.aclose()

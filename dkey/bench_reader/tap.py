@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dkey.access.exchange import ExchangeRequest, ReaderStatus
 from dkey.access.reader import AccessReader, Flow
-from dkey.bench_reader.steps import Step, TimedLink
+from dkey.bench_reader.steps import Step, StepLog
 from dkey.errors import (
     AuthenticationError,
     DkeyError,
@@ -45,7 +45,7 @@ class TapReport:
         failure: The error behind a result that is not ``ok``.
         reads: Data of the mailbox reads that were asked for.
         keys: Session keys, for those who ask for secrets.
-        kpersistent: Kpersistent of a standard transaction.
+        kpersistent: Kpersistent that a standard transaction made, or a fast one used.
     """
 
     result: str = "error"
@@ -94,7 +94,7 @@ class TapReport:
             "ursk": keys.ursk,
             "kpersistent": shown,
         }
-        return {name: key and key.reveal().hex() for name, key in found.items()}
+        return {name: None if key is None else key.reveal().hex() for name, key in found.items()}
 
 
 async def tap(
@@ -120,11 +120,11 @@ async def tap(
         mailbox: An EXCHANGE to send before the final one, or None.
         read_only: Leave the reader file as it is.
     """
-    timed = TimedLink(link, clock)
-    report = TapReport(steps=timed.steps)
+    log = StepLog(clock)
+    report = TapReport(steps=log.steps)
     reader = AccessReader(reader_file.identity, reader_file.directory, entropy)
     try:
-        session = await run(_transaction(reader, flow, status, mailbox, report), timed)
+        session = await run(_transaction(reader, flow, status, mailbox, report), link, log)
     except DkeyError as exc:
         report.failure = exc
         report.result, report.code = _verdict(exc)
@@ -145,6 +145,8 @@ def _transaction(
     session = yield from reader.authenticate(flow)
     report.flow = session.flow.value
     report.keys, report.kpersistent = session.keys, session.kpersistent
+    if session.kpersistent is None and session.credential is not None:
+        report.kpersistent = session.credential.kpersistent
     if session.credential is None:
         named = session.public_key
         report.credential = None if named is None else named.point.hex()

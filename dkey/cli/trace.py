@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from dkey.errors import DkeyError
+from dkey.trace.iso14443 import FrameNames
 from dkey.trace.jsonl import Layer, TraceRecord, encode_header, encode_record, read_records
 from dkey.trace.pcapng import encode_preamble, read_packets
 from dkey.trace.redact import join_apdus
 from dkey.trace.redact import redact as redact_records
-from dkey.trace.tracer import FrameNames, TraceFile, packet_blocks, records_of, synthesised
+from dkey.trace.tracer import TraceFile, packet_blocks, records_of, synthesised
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

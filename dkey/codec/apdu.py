@@ -7,7 +7,7 @@ the device's end. All of it is pure: bytes in, bytes out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
@@ -187,23 +187,30 @@ def exchange(command: Command, limits: Limits = SHORT) -> Generator[bytes, bytes
         WireError: A response under two bytes, more data than ``limits.total``, a chain that never
             ends, or ``6Cxx`` twice.
     """
-    if len(command.data) > SHORT_DATA and not (
-        limits.extended and len(command.data) + 9 <= limits.command
-    ):
-        answer = yield from _send_chained(command)
-    else:
-        answer = Response.parse((yield command.to_bytes()))
+    command = _within(command, limits)
+    answer = yield from _send(command, limits)
     if answer.sw >> 8 == 0x6C and not answer.data:
-        retry = Command(
-            command.cla, command.ins, command.p1, command.p2, command.data[-SHORT_DATA:]
-            if len(command.data) > SHORT_DATA else command.data, answer.sw & 0xFF or 256,
-        )
-        answer = Response.parse((yield retry.to_bytes()))
+        answer = yield from _send(replace(command, le=answer.sw & 0xFF or SHORT_RESPONSE), limits)
         if answer.sw >> 8 == 0x6C:
             raise WireError("the device answered 6Cxx twice", clause="ISO/IEC 7816-4 §5.6")
     if answer.sw >> 8 == 0x61:
         answer = yield from _collect(answer, limits)
     return answer
+
+
+def _within(command: Command, limits: Limits) -> Command:
+    """Return the command in the form that the peer takes: extended only where it may be."""
+    fits = limits.extended and len(command.data) + 9 <= limits.command
+    most = limits.response if fits else SHORT_RESPONSE
+    le = None if command.le is None else min(command.le, most)
+    return replace(command, le=le, extended=fits and command.extended)
+
+
+def _send(command: Command, limits: Limits) -> Generator[bytes, bytes, Response]:
+    """Send one command as it is, or in a chain when its data fits no single APDU of the peer."""
+    if len(command.data) <= SHORT_DATA or len(command.data) + 9 <= limits.command:
+        return Response.parse((yield command.to_bytes()))
+    return (yield from _send_chained(command))
 
 
 def _send_chained(command: Command) -> Generator[bytes, bytes, Response]:
@@ -228,6 +235,9 @@ def _collect(answer: Response, limits: Limits) -> Generator[bytes, bytes, Respon
     while answer.sw >> 8 == 0x61:
         ask = Command(0x00, GET_RESPONSE, 0x00, 0x00, b"", answer.sw & 0xFF or SHORT_RESPONSE)
         answer = Response.parse((yield ask.to_bytes()))
+        if answer.sw >> 8 == 0x6C and not answer.data:
+            ask = replace(ask, le=answer.sw & 0xFF or SHORT_RESPONSE)
+            answer = Response.parse((yield ask.to_bytes()))
         total += len(answer.data)
         if total > limits.total or (not answer.data and answer.sw >> 8 == 0x61):
             raise WireError("the response chain does not end", clause=CLAUSE)

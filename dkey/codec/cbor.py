@@ -9,6 +9,7 @@ bytes have one form.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from typing import Any, Final
 
 import cbor2
@@ -27,20 +28,32 @@ Tag = cbor2.CBORTag
 _SCALARS = (int, bytes, str, bool, type(None), datetime.datetime)
 
 
-def _ordered(value: Any, depth: int = 0) -> Any:
-    """Return ``value`` with every map in key order; refuse what has no deterministic form here."""
-    if depth > MAX_DEPTH:
-        raise ValueError(f"nested deeper than {MAX_DEPTH}")
-    if isinstance(value, _SCALARS):
-        return value
-    if isinstance(value, list | tuple):
-        return [_ordered(item, depth + 1) for item in value]
-    if isinstance(value, dict):
-        pairs = [(cbor2.dumps(_ordered(k, depth + 1)), k, v) for k, v in value.items()]
-        return {k: _ordered(v, depth + 1) for _, k, v in sorted(pairs, key=lambda pair: pair[0])}
-    if isinstance(value, Tag):
-        return Tag(value.tag, _ordered(value.value, depth + 1))
-    raise TypeError(f"{type(value).__name__} has no place in deterministic CBOR")
+class _Order:
+    """Puts every map in key order and refuses what has no deterministic form here.
+
+    Args:
+        budget: Most values to visit; a value that is shared counts each time it stands.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self._left = budget
+
+    def of(self, value: Any, depth: int = 0) -> Any:
+        """Return ``value`` in order, made of plain lists and dicts."""
+        self._left -= 1
+        if depth > MAX_DEPTH or self._left < 0:
+            raise ValueError(f"nested deeper than {MAX_DEPTH}, or larger than its encoding")
+        if isinstance(value, _SCALARS):
+            return value
+        if isinstance(value, list | tuple):
+            return [self.of(item, depth + 1) for item in value]
+        if isinstance(value, Mapping):
+            pairs = [(cbor2.dumps(self.of(k, depth + 1)), k, v) for k, v in value.items()]
+            pairs.sort(key=lambda pair: pair[0])
+            return {k: self.of(v, depth + 1) for _, k, v in pairs}
+        if isinstance(value, Tag):
+            return Tag(value.tag, self.of(value.value, depth + 1))
+        raise TypeError(f"{type(value).__name__} has no place in deterministic CBOR")
 
 
 def encode(value: Any) -> bytes:
@@ -48,9 +61,9 @@ def encode(value: Any) -> bytes:
 
     Raises:
         TypeError: Any other type, such as float.
-        ValueError: Nested deeper than 32.
+        ValueError: Nested deeper than 32, or over 1 Mi values.
     """
-    return cbor2.dumps(_ordered(value))
+    return cbor2.dumps(_Order(MAX_SIZE).of(value))
 
 
 def decode(data: bytes) -> Any:
@@ -63,8 +76,9 @@ def decode(data: bytes) -> Any:
     if len(data) > MAX_SIZE:
         raise WireError(f"CBOR of {len(data)} bytes is over {MAX_SIZE}", clause=CLAUSE)
     try:
-        value = cbor2.loads(data)
-        again = encode(value)
+        # Every value takes at least one byte, so that a shared one cannot multiply.
+        value = _Order(len(data)).of(cbor2.loads(data))
+        again = cbor2.dumps(value)
     except (cbor2.CBORError, ValueError, TypeError, RecursionError, OverflowError) as exc:
         raise WireError("not a CBOR value that this stack accepts", clause=CLAUSE) from exc
     if again != data:

@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from dkey.control.touch import EnrolledCard, Grant, Signals, decide_card_pairing
+from dkey.control.card_rules import EnrolledCard, decide_card_pairing
 from dkey.errors import PolicyRefusal, RefusalCode
 from dkey.lifecycle.policy import CARD_PAIRING_WINDOW_S
 from dkey.lifecycle.roles import CardProvenance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from dkey.control.rules import Grant, Signals
 
 __all__ = ["TRANSITIONS", "CardWindow", "WindowInput", "WindowState"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from dkey.errors import AuthenticationError
+from dkey.errors import AuthenticationError, LocalFault
 
 if TYPE_CHECKING:
     from dkey.crypto.secret import Secret
@@ -40,6 +40,8 @@ class SecureChannel:
     __slots__ = ("_in", "_in_count", "_in_iv", "_out", "_out_count", "_out_iv")
 
     def __init__(self, reader_key: Secret, device_key: Secret, *, is_reader: bool) -> None:
+        if len(reader_key) != 32 or len(device_key) != 32:
+            raise LocalFault("channel keys have 32 bytes")
         reader, device = AESGCM(reader_key.reveal()), AESGCM(device_key.reveal())
         self._out: AESGCM | None = reader if is_reader else device
         self._in: AESGCM | None = device if is_reader else reader

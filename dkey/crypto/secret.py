@@ -18,6 +18,8 @@ class Secret:
     __slots__ = ("_value",)
 
     def __init__(self, value: bytes) -> None:
+        if not isinstance(value, bytes | bytearray | memoryview):
+            raise TypeError("a secret is made of bytes")
         self._value = bytes(value)
 
     def reveal(self) -> bytes:

@@ -165,6 +165,10 @@ class _ApduTcpLink:
             self._tap.apdu(from_reader=False, data=data)
         return data
 
+    async def present(self) -> bool:
+        """Return whether the device keeps the connection open."""
+        return not (self._closed or self._broken or self._reader.at_eof())
+
     async def aclose(self) -> None:
         """Close the connection, which is field-off for the device."""
         if self._closed:

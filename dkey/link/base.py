@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
-__all__ = ["Cap", "FrameTap", "Initiator", "Link", "Responder"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["BlockingLink", "Cap", "FrameTap", "Initiator", "Link", "Responder"]
+
+T = TypeVar("T")
 
 
 class Cap(Enum):
@@ -38,8 +43,22 @@ class Link(Protocol):
     async def recv(self) -> bytes:
         """Return the next whole message."""
 
+    async def present(self) -> bool:
+        """Return whether the peer is still there; costs it at most one empty exchange."""
+
     async def aclose(self) -> None:
         """Release the transport; for NFC this is field-off."""
+
+
+@runtime_checkable
+class BlockingLink(Protocol):
+    """A link whose driver blocks, and that can run a whole exchange on its own thread."""
+
+    async def run_blocking(self, work: Callable[[Callable[[bytes], bytes]], T]) -> T:
+        """Run ``work(exchange)`` on that thread, where ``exchange(command)`` returns the response.
+
+        ``exchange`` raises LinkError; ``work``'s result or exception is this call's.
+        """
 
 
 class Initiator(Protocol):
@@ -48,7 +67,7 @@ class Initiator(Protocol):
     async def sense(self, *, timeout_s: float) -> Link | None:
         """Return a link to the device that came within ``timeout_s``, or None if nobody came.
 
-        One returned link is one field-on period; closing the link ends it.
+        A socket to which nobody listens at the end of the time is LinkError ABSENT. One returned link is one field-on period; closing the link ends it.
         """
 
     async def aclose(self) -> None:
@@ -66,7 +85,10 @@ class Responder(Protocol):
 
 
 class FrameTap(Protocol):
-    """Receives a copy of what passes, for traces. Must not raise and must not keep the link."""
+    """Receives a copy of what passes, for traces. Must not raise and must not keep the link.
+
+    A link that has frames reports them from the first one of a field period on.
+    """
 
     def frame(self, *, from_reader: bool, data: bytes) -> None:
         """One ISO 14443 frame without its CRC."""

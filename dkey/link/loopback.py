@@ -96,6 +96,10 @@ class _LoopbackLink:
         self._answers.append(answer)
         self._changed.set()
 
+    async def present(self) -> bool:
+        """Return whether the link is open: the device is always there."""
+        return not self.closed
+
     async def recv(self) -> bytes:
         """Return the oldest answer that was not yet taken."""
         if not self._answers and not self.closed:

@@ -142,18 +142,30 @@ class NfcLink:
         finally:
             self._pending = None
 
-    async def run_blocking(self, fn: Callable[[Callable[[bytes], bytes]], T]) -> T:
-        """Run ``fn(exchange)`` on the reader's thread and return its result.
+    async def run_blocking(self, work: Callable[[Callable[[bytes], bytes]], T]) -> T:
+        """Run ``work(exchange)`` on the reader's thread and return its result.
 
         ``exchange(command) -> response`` carries one APDU and raises LinkError. One hop between
-        threads for a whole procedure. ``fn`` must not touch the event loop.
+        threads for a whole procedure. ``work`` must not touch the event loop.
         """
         self._require_idle()
 
         def job(stop: threading.Event) -> T:
-            return fn(lambda command: self._field.transceive(self._device, command, stop))
+            return work(lambda command: self._field.transceive(self._device, command, stop))
 
         return await self._submit(job).result()
+
+    async def present(self) -> bool:
+        """Ask the device by an R(NAK) whether it is still there (ISO/IEC 14443-4 §7.5.5)."""
+        if self._closed:
+            return False
+        self._require_idle()
+        try:
+            return await self._submit(
+                lambda stop: self._field.present(self._device, stop)
+            ).result()
+        except LinkError:
+            return False
 
     async def aclose(self) -> None:
         """Deselect the device if it still answers, and switch the field off."""
@@ -236,6 +248,11 @@ class _Field:
         response = self._run(device.isodep.transceive(command), stop)
         device.between_apdus = True
         return response
+
+    def present(self, device: _Activation, stop: threading.Event) -> bool:
+        """Whether the device of this period still answers."""
+        self._require_current(device)
+        return device.between_apdus and self._run(device.isodep.present(), stop)
 
     def end(self, device: _Activation, stop: threading.Event) -> None:
         """Deselect the device unless an exchange with it failed, and end its field period."""

@@ -7,7 +7,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from dkey.errors import LinkError, LinkReason
-from dkey.link.isodep import IsoDepTarget
+from dkey.link.isodep_target import IsoDepTarget
 from dkey.link.nfc_readers import open_reader
 from dkey.link.reader_thread import ReaderThread
 

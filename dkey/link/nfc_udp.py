@@ -14,7 +14,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from dkey.errors import LinkError, LinkReason
-from dkey.link.isodep import IsoDepTarget
+from dkey.link.isodep_target import IsoDepTarget
 from dkey.link.type_a import TypeATarget, crc_a
 
 if TYPE_CHECKING:

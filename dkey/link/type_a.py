@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dkey.link.isodep import IsoDepTarget
+    from dkey.link.isodep_target import IsoDepTarget
 
 __all__ = ["TypeATarget", "crc_a"]
 

@@ -19,8 +19,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dkey.trace.iso14443 import FrameKind, FrameNames
 from dkey.trace.jsonl import Layer, TraceRecord
-from dkey.trace.tracer import FrameKind, FrameNames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

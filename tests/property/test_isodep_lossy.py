@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import pytest
 
 from dkey.errors import LinkError, LinkReason
-from dkey.link.isodep import FSC_SIZES, IsoDepTarget, activate
+from dkey.link.isodep import activate
+from dkey.link.isodep_blocks import FSC_SIZES
+from dkey.link.isodep_target import IsoDepTarget
 
 BATCHES, RUNS, COMMANDS = 15, 100, 5
 SHORT_ATS = {2: ("01",), 8: ("0208", "032880", "04288031")}

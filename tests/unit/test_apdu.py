@@ -148,21 +148,18 @@ def test_a_wrong_le_with_more_data_is_followed() -> None:
     assert answer == Response(b"\x01\x02\x03")
 
 
-@pytest.mark.xfail(strict=True, reason="6Cxx repeats the last 255 bytes only")
 def test_a_wrong_le_after_an_extended_command_repeats_all_its_data() -> None:
     data = bytes(range(255)) + b"tail"
     sent, _ = run(Command(0x80, 1, 0, 0, data, 256), "6c05", limits=Limits(command=2000))
     assert Command.parse(sent[1]).data == data
 
 
-@pytest.mark.xfail(strict=True, reason="6Cxx repeats the last 255 bytes, not the last block")
 def test_a_wrong_le_after_a_chain_never_repeats_other_bytes_than_were_sent() -> None:
     data = bytes(range(255)) + b"tail"
     sent, _ = run(Command(0x80, 1, 0, 0, data, 256), "9000", "6c05")
     assert Command.parse(sent[2]).data in (data[:255], b"tail")
 
 
-@pytest.mark.xfail(strict=True, reason="Le is not cut to the limits")
 def test_a_short_device_never_gets_extended_lengths() -> None:
     sent, _ = run(Command(0x80, 1, 0, 0, b"ab", 65536))
     assert sent[0].hex() == "8001000002616200"

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from dkey.control.touch import Signals
+from dkey.control.rules import Signals
 from dkey.errors import LocalFault
 from firmware_mock.body import Body
 

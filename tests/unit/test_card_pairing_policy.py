@@ -6,13 +6,8 @@ from itertools import product
 
 import pytest
 
-from dkey.control.touch import (
-    CARD_PAIRING_RULES,
-    EnrolledCard,
-    Grant,
-    Signals,
-    decide_card_pairing,
-)
+from dkey.control.card_rules import CARD_PAIRING_RULES, EnrolledCard, decide_card_pairing
+from dkey.control.rules import Grant, Signals
 from dkey.errors import PolicyRefusal
 from dkey.errors import RefusalCode as Code
 from dkey.lifecycle.policy import MAX_CARDS

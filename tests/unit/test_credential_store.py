@@ -19,13 +19,9 @@ from dkey.errors import LocalFault, PolicyRefusal, StoreError
 from dkey.errors import RefusalCode as Code
 from dkey.lifecycle.policy import INITIAL_CARDS, MAX_CARDS, MAX_FAST_CANDIDATES
 from dkey.lifecycle.roles import CardProvenance, CredentialState, Permission, Role
-from firmware_mock.store import (
-    MIGRATIONS,
-    Credential,
-    CredentialStore,
-    ReaderIdentity,
-    VehicleIdentity,
-)
+from firmware_mock.records import Credential, ReaderIdentity, VehicleIdentity
+from firmware_mock.store import CredentialStore
+from firmware_mock.store_schema import MIGRATIONS
 
 HANDLE, PAD = b"H" * 16, b"P" * 16
 

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dkey.errors import LinkError, LinkReason
-from dkey.link.isodep import FSC_SIZES, Ats, IsoDepInitiator, IsoDepTarget, activate
+from dkey.link.isodep import IsoDepInitiator, activate
+from dkey.link.isodep_blocks import FSC_SIZES, Ats
+from dkey.link.isodep_target import IsoDepTarget
 
 H = bytes.fromhex
 APDU = H("00A4040000")

@@ -10,16 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dkey.control.card_rules import CARD_PAIRING_RULES
+from dkey.control.rules import Action, Grant, Signals, Verdict
 from dkey.control.touch import (
-    CARD_PAIRING_RULES,
     HANDLE_RULES,
     START_RULES,
-    Action,
-    Grant,
     Intent,
-    Signals,
     StartAuthorisation,
-    Verdict,
     decide_handle,
 )
 from dkey.errors import RefusalCode as Code

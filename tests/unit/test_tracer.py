@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dkey.errors import FileFormatError, LocalFault
+from dkey.trace.iso14443 import FrameNames
 from dkey.trace.jsonl import (
     MAX_LINE,
     Layer,
@@ -25,7 +26,7 @@ from dkey.trace.jsonl import (
 )
 from dkey.trace.pcapng import encode_preamble, read_packets
 from dkey.trace.redact import join_apdus, redact
-from dkey.trace.tracer import FrameNames, Tracer, packet_blocks, records_of, synthesised
+from dkey.trace.tracer import Tracer, packet_blocks, records_of, synthesised
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkey.link.isodep import IsoDepTarget
+from dkey.link.isodep_target import IsoDepTarget
 from dkey.link.type_a import TypeATarget, crc_a
 
 H = bytes.fromhex

@@ -19,7 +19,7 @@ import usb1
 
 from dkey.errors import LinkError, LinkReason
 from dkey.link.base import Cap, Initiator, Link
-from dkey.link.isodep import IsoDepTarget
+from dkey.link.isodep_target import IsoDepTarget
 from dkey.link.nfc import NfcInitiator, find_readers
 from dkey.link.nfc_target import serve_nfc
 from dkey.link.nfc_udp import serve_nfc_udp

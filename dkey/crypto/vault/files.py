@@ -9,7 +9,7 @@ from typing import Final
 
 from dkey.errors import FileFormatError
 
-__all__ = ["read_text", "replace_file"]
+__all__ = ["read_text", "replace_file", "sync_directory"]
 
 MAX_SIZE: Final = 16 << 20
 
@@ -53,8 +53,13 @@ def replace_file(path: Path, text: str, *, mode: int | None = None) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync_directory(target.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the entries of a directory durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)

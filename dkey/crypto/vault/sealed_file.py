@@ -31,11 +31,12 @@ from typing import TYPE_CHECKING, Any, Final
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from dkey.crypto.kdf import hkdf
+from dkey.crypto.secret import Secret
+from dkey.crypto.vault.files import sync_directory
 from dkey.errors import VaultError
 
 if TYPE_CHECKING:
     from dkey.crypto.entropy import Entropy
-    from dkey.crypto.secret import Secret
 
 __all__ = [
     "NONCE_SIZE",
@@ -47,6 +48,7 @@ __all__ = [
     "Image",
     "check_aad",
     "create_key_file",
+    "read_key_file",
     "derive",
     "fingerprint",
     "key_aad",
@@ -112,7 +114,7 @@ def create_key_file(path: Path, entropy: Entropy) -> None:
             file.write(entropy.random(KEY_FILE_SIZE))
             file.flush()
             os.fsync(file.fileno())
-        _sync_directory(Path(path).parent)
+        sync_directory(Path(path).parent)
     except OSError as exc:
         raise VaultError(
             f"the key file {path} cannot be created: {exc.strerror}",
@@ -136,7 +138,7 @@ def derive(kek: dict[str, Any], passphrase: Secret | None, key_file: Path | None
     if kek["kind"] == "keyfile":
         if key_file is None:
             raise VaultError("this vault is sealed with a key file", hint="give its key file")
-        return AESGCM(hkdf(_read_key_file(key_file), salt, SCHEMA.encode(), 32))
+        return AESGCM(hkdf(read_key_file(key_file).reveal(), salt, SCHEMA.encode(), 32))
     if passphrase is None:
         raise VaultError("this vault is sealed with a passphrase", hint="give its passphrase")
     if not len(passphrase):
@@ -156,7 +158,12 @@ def derive(kek: dict[str, Any], passphrase: Secret | None, key_file: Path | None
     return AESGCM(kek_bytes)
 
 
-def _read_key_file(path: Path) -> bytes:
+def read_key_file(path: Path) -> Secret:
+    """Return the 32 bytes of a key file that only its owner can read.
+
+    Raises:
+        VaultError: It is missing, open to others, or not a key file.
+    """
     try:
         with Path(path).open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -175,7 +182,7 @@ def _read_key_file(path: Path) -> bytes:
             f"the key file {path} is not {KEY_FILE_SIZE} bytes long",
             hint="give the file that was made together with the vault",
         )
-    return data
+    return Secret(data)
 
 
 def check_aad(kek: dict[str, Any]) -> bytes:
@@ -191,14 +198,6 @@ def key_aad(key: str, public: bytes) -> bytes:
 def fingerprint(found: os.stat_result) -> tuple[int, int, int]:
     """Return what changes whenever :func:`write` replaces the file."""
     return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def read(path: Path) -> tuple[Image, tuple[int, int, int]]:
@@ -246,7 +245,7 @@ def write(path: Path, image: Image, *, after_ns: int) -> tuple[int, int, int]:
             os.fsync(handle)
             seen = fingerprint(os.fstat(handle))
         new.replace(path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as exc:
         raise unwritable(path, exc) from exc
     return seen

@@ -39,6 +39,7 @@ from dkey.crypto.vault.sealed_file import (
     fingerprint,
     key_aad,
     read,
+    read_key_file,
     unreadable,
     unwritable,
     write,
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from dkey.crypto.p256 import PublicKey
     from dkey.crypto.secret import Secret
 
-__all__ = ["SoftwareVault", "create_key_file"]
+__all__ = ["SoftwareVault", "create_key_file", "read_key_file"]
 
 _LOCK_POLL_S: Final = 0.01
 

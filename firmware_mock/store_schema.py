@@ -1,0 +1,191 @@
+"""The tables of the vehicle's store, their history, and how a row becomes a record.
+
+Every row carries a digest over its other columns, so a damaged file is noticed at open.
+"""
+
+from __future__ import annotations
+
+import struct
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final
+
+from dkey.lifecycle.roles import CardProvenance, CredentialState, Permission, Role
+from firmware_mock.records import Credential, VehicleIdentity
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+__all__ = [
+    "APPLICATION_ID",
+    "COLUMNS",
+    "CREDENTIAL_COLUMNS",
+    "MIGRATIONS",
+    "Value",
+    "build",
+    "credential_of",
+    "credential_row",
+    "digest",
+    "insert",
+]
+
+APPLICATION_ID: Final = 0x646B_6579
+"""Marks the file as ours: ``dkey`` in ASCII, in SQLite's application_id."""
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        """CREATE TABLE vehicle (
+            one INTEGER PRIMARY KEY CHECK (one = 1),
+            group_id BLOB NOT NULL CHECK (length(group_id) = 16),
+            digest BLOB NOT NULL) STRICT""",
+        """CREATE TABLE reader (
+            position TEXT PRIMARY KEY NOT NULL,
+            sub_id BLOB NOT NULL UNIQUE CHECK (length(sub_id) = 16),
+            public_key BLOB NOT NULL CHECK (length(public_key) = 65),
+            digest BLOB NOT NULL) STRICT""",
+        """CREATE TABLE credential (
+            id TEXT PRIMARY KEY NOT NULL,
+            name TEXT NOT NULL,
+            x BLOB NOT NULL UNIQUE CHECK (length(x) = 32),
+            public_key BLOB NOT NULL
+                CHECK (length(public_key) = 65 AND substr(public_key, 2, 32) = x),
+            role TEXT NOT NULL CHECK (role IN ('OWNER', 'ACTUAL_USER', 'ASSOCIATE', 'CARD')),
+            permission TEXT NOT NULL CHECK (permission IN ('ENTRY', 'ENTRY_AND_START')),
+            state TEXT NOT NULL CHECK (state IN ('ACTIVE', 'SUSPENDED', 'REVOKED', 'REPLACED')),
+            provenance TEXT CHECK (provenance IN ('INITIAL', 'PURCHASED')),
+            created_s REAL NOT NULL,
+            replaced_by TEXT REFERENCES credential (id),
+            digest BLOB NOT NULL,
+            CHECK ((role = 'CARD') = (provenance IS NOT NULL)),
+            CHECK ((state = 'REPLACED') = (replaced_by IS NOT NULL))) STRICT""",
+        """CREATE UNIQUE INDEX one_initial_card ON credential (provenance)
+            WHERE provenance = 'INITIAL'""",
+        """CREATE TABLE card_slot (
+            slot INTEGER PRIMARY KEY CHECK (slot BETWEEN 1 AND 2),
+            credential_id TEXT NOT NULL UNIQUE REFERENCES credential (id),
+            digest BLOB NOT NULL) STRICT""",
+        """CREATE TABLE kpersistent (
+            sub_id BLOB NOT NULL REFERENCES reader (sub_id),
+            credential_id TEXT NOT NULL REFERENCES credential (id),
+            sealed BLOB NOT NULL,
+            used_seq INTEGER NOT NULL,
+            digest BLOB NOT NULL,
+            PRIMARY KEY (sub_id, credential_id)) STRICT""",
+        "CREATE INDEX kpersistent_recent ON kpersistent (sub_id, used_seq DESC)",
+        "CREATE INDEX kpersistent_credential ON kpersistent (credential_id)",
+        """CREATE TABLE event (
+            seq INTEGER PRIMARY KEY,
+            t_s REAL NOT NULL,
+            kind TEXT NOT NULL,
+            position TEXT,
+            credential_id TEXT,
+            code TEXT,
+            text TEXT NOT NULL,
+            digest BLOB NOT NULL) STRICT""",
+        """CREATE TRIGGER event_no_update BEFORE UPDATE ON event
+            BEGIN SELECT RAISE (ABORT, 'the event log is append-only'); END""",
+        """CREATE TRIGGER event_no_delete BEFORE DELETE ON event
+            BEGIN SELECT RAISE (ABORT, 'the event log is append-only'); END""",
+    ),
+)
+"""Statements that lead from schema version ``index`` to ``index + 1``. A released entry is final.
+
+The number of card slots is MAX_CARDS at the time of the migration; a change of the policy needs a
+new entry.
+"""
+
+Value = str | bytes | int | float | None
+"""What a column holds."""
+
+COLUMNS: Final = {
+    "vehicle": ("one", "group_id"),
+    "reader": ("position", "sub_id", "public_key"),
+    "credential": (
+        *("id", "name", "x", "public_key", "role", "permission", "state", "provenance"),
+        *("created_s", "replaced_by"),
+    ),
+    "card_slot": ("slot", "credential_id"),
+    "kpersistent": ("sub_id", "credential_id", "sealed", "used_seq"),
+    "event": ("seq", "t_s", "kind", "position", "credential_id", "code", "text"),
+}
+"""Columns under the digest of a row, in digest order, which never changes."""
+
+CREDENTIAL_COLUMNS: Final = ", ".join(f"c.{name}" for name in COLUMNS["credential"])
+"""The columns of a credential, for :func:`credential_of`; its table is ``c`` in the query."""
+
+
+def digest(table: str, values: Sequence[Value]) -> bytes:
+    """Return the digest of a row: BLAKE2b-128 over type, length and bytes of each value."""
+    state = blake2b(digest_size=16, person=table.encode())
+    for value in values:
+        match value:
+            case None:
+                kind, data = b"n", b""
+            case bytes():
+                kind, data = b"b", value
+            case str():
+                kind, data = b"t", value.encode()
+            case int():
+                kind, data = b"i", struct.pack(">q", value)
+            case float():
+                kind, data = b"f", struct.pack(">d", value)
+        state.update(kind + struct.pack(">I", len(data)) + data)
+    return state.digest()
+
+
+def credential_row(credential: Credential) -> tuple[Value, ...]:
+    """Return the columns of ``credential`` in digest order, as plain SQLite values."""
+    provenance = credential.provenance
+    return (
+        credential.credential_id,
+        credential.name,
+        credential.x,
+        credential.public_key,
+        credential.role.value,
+        credential.permission.value,
+        credential.state.value,
+        None if provenance is None else provenance.value,
+        float(credential.created_s),
+        credential.replaced_by,
+    )
+
+
+def credential_of(row: Sequence[Any]) -> Credential:
+    """Return the credential in a row of :data:`CREDENTIAL_COLUMNS`."""
+    credential_id, name, _x, public_key, role, permission, state, provenance, created, by = row
+    return Credential(
+        credential_id=credential_id,
+        name=name,
+        public_key=public_key,
+        role=Role(role),
+        permission=Permission(permission),
+        state=CredentialState(state),
+        provenance=None if provenance is None else CardProvenance(provenance),
+        created_s=created,
+        replaced_by=by,
+    )
+
+
+def insert(
+    db: sqlite3.Connection, table: str, row: Sequence[Value], *, or_replace: bool = False
+) -> None:
+    """Write one row, with its digest; ``row`` is in the order of :data:`COLUMNS`."""
+    columns = (*COLUMNS[table], "digest")
+    db.execute(
+        f"INSERT {'OR REPLACE ' if or_replace else ''}INTO {table} ({', '.join(columns)})"  # noqa: S608 - constant names
+        f" VALUES ({', '.join('?' * len(columns))})",
+        (*row, digest(table, row)),
+    )
+
+
+def build(db: sqlite3.Connection, identity: VehicleIdentity) -> None:
+    """Make all tables in an empty database, with this identity, as one commit."""
+    db.execute("BEGIN IMMEDIATE")
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    for statements in MIGRATIONS:
+        for statement in statements:
+            db.execute(statement)
+    db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    insert(db, "vehicle", (1, identity.group_id))
+    for reader in identity.readers:
+        insert(db, "reader", (reader.position.value, reader.sub_id, reader.public_key))
+    db.execute("COMMIT")

@@ -1,0 +1,260 @@
+"""The writes of the vehicle's store: enrol, change state, keep persistent keys, log."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from dkey.crypto.p256 import PublicKey
+from dkey.errors import LocalFault, PolicyRefusal, RefusalCode, WireError
+from dkey.lifecycle.roles import CredentialState, Role
+from firmware_mock.store_schema import (
+    CREDENTIAL_COLUMNS,
+    Value,
+    credential_of,
+    credential_row,
+    digest,
+    insert,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dkey.control.touch import Position
+    from firmware_mock.records import Credential
+
+__all__ = ["Rows", "Transaction", "find_credential"]
+
+_SLOTS: Final = frozenset({1, 2})
+
+
+class Rows(Protocol):
+    """A query and its values in, all its rows out."""
+
+    def __call__(self, sql: str, *values: Value) -> list[tuple[Any, ...]]:
+        """Return the rows; StoreError when they cannot be read."""
+        ...
+
+
+def find_credential(rows: Rows, where: str, value: Value) -> Credential | None:
+    """Return the credential that meets a condition on ``c``, or None."""
+    found = rows(f"SELECT {CREDENTIAL_COLUMNS} FROM credential c WHERE {where}", value)  # noqa: S608 - constant names
+    return credential_of(found[0]) if found else None
+
+
+class Transaction:
+    """The writes of one commit; made by :meth:`CredentialStore.transaction`.
+
+    Each method does all it says or raises and writes nothing. Reads go through ``rows``, which sees
+    what was written to ``db``.
+    """
+
+    def __init__(self, db: sqlite3.Connection, rows: Rows) -> None:
+        self._db = db
+        self._rows = rows
+        self._ended = False
+
+    def add(self, credential: Credential, *, replaces: str | None = None) -> None:
+        """Enrol a credential; a card takes a free place, or the place of the card it replaces.
+
+        The replaced card is out of use for good, with its persistent keys.
+
+        Raises:
+            PolicyRefusal: CARD_LIMIT, no place is free or the vehicle had its initial card;
+                KEY_UNKNOWN or CARD_BLOCKED, the card to replace is unknown or out of use.
+            LocalFault: The id or the key is enrolled already, a value is out of its range, or the
+                credential is not a new one.
+        """
+        self._check_new(credential, replaces)
+        old = self._replaced(replaces)
+        slot = self._place(old) if credential.role is Role.CARD else None
+        try:
+            self._insert("credential", credential_row(credential))
+        except sqlite3.IntegrityError as exc:
+            if "credential.provenance" in str(exc):
+                raise PolicyRefusal(
+                    RefusalCode.CARD_LIMIT,
+                    "the vehicle had its initial card; further cards are purchased ones",
+                    hint="pair the card as a purchased one",
+                ) from exc
+            raise LocalFault(
+                f"the credential cannot be enrolled: {exc}",
+                hint="look it up by its key before enrolling it",
+            ) from exc
+        if old is not None:
+            self._retire(
+                replace(old, state=CredentialState.REPLACED, replaced_by=credential.credential_id)
+            )
+        if slot is not None:
+            self._insert("card_slot", (slot, credential.credential_id))
+
+    def set_state(self, credential_id: str, state: CredentialState) -> None:
+        """Suspend, resume or revoke a credential; to revoke frees a card's place.
+
+        Raises:
+            PolicyRefusal: KEY_REVOKED or CARD_BLOCKED, it is out of use for good.
+            LocalFault: It is not enrolled, or ``state`` is REPLACED.
+        """
+        old = self._known(credential_id)
+        if state is CredentialState.REPLACED:
+            raise LocalFault("a card is replaced by adding the other one")
+        if old.state is state:
+            return
+        if old.state is CredentialState.REVOKED:
+            raise PolicyRefusal(RefusalCode.KEY_REVOKED, "the credential is revoked for good")
+        if old.state is CredentialState.REPLACED:
+            raise PolicyRefusal(RefusalCode.CARD_BLOCKED, "the card was replaced for good")
+        if state is CredentialState.REVOKED:
+            self._retire(replace(old, state=state))
+        else:
+            self._update(replace(old, state=state))
+
+    def put_kpersistent(self, credential_id: str, sub_id: bytes, sealed: bytes) -> None:
+        """Keep the persistent key of a credential at a reader, sealed by the caller.
+
+        It takes the place of an earlier one and counts as used now.
+
+        Raises:
+            PolicyRefusal: KEY_REVOKED or CARD_BLOCKED, the credential is out of use for good.
+            LocalFault: The credential or the reader is unknown, or ``sealed`` is empty.
+        """
+        owner = self._known(credential_id)
+        if owner.state is CredentialState.REVOKED:
+            raise PolicyRefusal(RefusalCode.KEY_REVOKED, "the credential is revoked for good")
+        if owner.state is CredentialState.REPLACED:
+            raise PolicyRefusal(RefusalCode.CARD_BLOCKED, "the card was replaced for good")
+        if not self._rows("SELECT 1 FROM reader WHERE sub_id = ?", sub_id):
+            raise LocalFault("this vehicle has no reader with this sub-identifier")
+        if not sealed:
+            raise LocalFault("a sealed key is not empty")
+        rows = self._rows(
+            "SELECT coalesce(max(used_seq), 0) + 1 FROM kpersistent WHERE sub_id = ?", sub_id
+        )
+        self._insert(
+            "kpersistent", (sub_id, credential_id, bytes(sealed), rows[0][0]), or_replace=True
+        )
+
+    def mark_used(self, credential_id: str, sub_id: bytes) -> None:
+        """Make this credential's persistent key the first to be tried at this reader.
+
+        Raises:
+            LocalFault: It has none there.
+        """
+        rows = self._rows(
+            "SELECT sealed FROM kpersistent WHERE sub_id = ? AND credential_id = ?",
+            sub_id,
+            credential_id,
+        )
+        if not rows:
+            raise LocalFault(f"credential {credential_id} has no persistent key at this reader")
+        self.put_kpersistent(credential_id, sub_id, rows[0][0])
+
+    def forget_kpersistent(self, credential_id: str) -> None:
+        """Erase the persistent keys of a credential; its next transaction is a standard one."""
+        self._execute("DELETE FROM kpersistent WHERE credential_id = ?", credential_id)
+
+    def log(  # noqa: PLR0913 - the columns of an event
+        self,
+        *,
+        t_s: float,
+        kind: str,
+        position: Position | None = None,
+        credential_id: str | None = None,
+        code: RefusalCode | None = None,
+        text: str = "",
+    ) -> int:
+        """Append to the event log and return the number of the entry."""
+        rows = self._rows("SELECT coalesce(max(seq), 0) + 1 FROM event")
+        seq = int(rows[0][0])
+        plain_position = None if position is None else position.value
+        plain_code = None if code is None else code.value
+        self._insert(
+            "event", (seq, float(t_s), kind, plain_position, credential_id, plain_code, text)
+        )
+        return seq
+
+    def end(self) -> None:
+        """Refuse further writes; called when the block ends."""
+        self._ended = True
+
+    def _check_new(self, credential: Credential, replaces: str | None) -> None:
+        if credential.state is not CredentialState.ACTIVE or credential.replaced_by is not None:
+            raise LocalFault("a new credential is active")
+        is_card = credential.role is Role.CARD
+        if is_card is (credential.provenance is None):
+            raise LocalFault("a card has a provenance, and nothing else has one")
+        if replaces is not None and not is_card:
+            raise LocalFault("only a card replaces a card")
+        try:
+            PublicKey.parse(credential.public_key)
+        except WireError as exc:
+            raise LocalFault(f"the credential's public key is no key: {exc}") from exc
+
+    def _replaced(self, replaces: str | None) -> Credential | None:
+        if replaces is None:
+            return None
+        old = self._credential(replaces)
+        if old is None or old.role is not Role.CARD:
+            raise PolicyRefusal(
+                RefusalCode.KEY_UNKNOWN,
+                "the card to replace is not enrolled in this vehicle",
+                hint="list the paired cards and name one of them",
+            )
+        if old.state in (CredentialState.REVOKED, CredentialState.REPLACED):
+            raise PolicyRefusal(
+                RefusalCode.CARD_BLOCKED,
+                "the card to replace is already out of use",
+                hint="pair the new card into a free place",
+            )
+        return old
+
+    def _place(self, old: Credential | None) -> int:
+        """Return the slot of ``old``, or the lowest free one."""
+        taken = dict(self._rows("SELECT credential_id, slot FROM card_slot"))
+        if old is not None:
+            return int(taken[old.credential_id])
+        free = sorted(_SLOTS - set(taken.values()))
+        if not free:
+            raise PolicyRefusal(
+                RefusalCode.CARD_LIMIT,
+                f"{len(_SLOTS)} cards are paired already",
+                hint="replace a paired card, or revoke one",
+            )
+        return free[0]
+
+    def _credential(self, credential_id: str) -> Credential | None:
+        return find_credential(self._rows, "c.id = ?", credential_id)
+
+    def _known(self, credential_id: str) -> Credential:
+        credential = self._credential(credential_id)
+        if credential is None:
+            raise LocalFault(
+                f"no credential {credential_id} is enrolled", hint="list the credentials"
+            )
+        return credential
+
+    def _retire(self, credential: Credential) -> None:
+        self._update(credential)
+        self._execute("DELETE FROM card_slot WHERE credential_id = ?", credential.credential_id)
+        self.forget_kpersistent(credential.credential_id)
+
+    def _update(self, credential: Credential) -> None:
+        row = credential_row(credential)
+        self._execute(
+            "UPDATE credential SET state = ?, replaced_by = ?, digest = ? WHERE id = ?",
+            credential.state.value,
+            credential.replaced_by,
+            digest("credential", row),
+            credential.credential_id,
+        )
+
+    def _insert(self, table: str, row: Sequence[Value], *, or_replace: bool = False) -> None:
+        if self._ended:
+            raise LocalFault("the transaction has ended", hint="open another one")
+        insert(self._db, table, row, or_replace=or_replace)
+
+    def _execute(self, sql: str, *values: Value) -> None:
+        if self._ended:
+            raise LocalFault("the transaction has ended", hint="open another one")
+        self._db.execute(sql, values)

@@ -1,0 +1,101 @@
+"""The attack catalogue as code: one case or more for each number, each able to turn red.
+
+A case is a function of a seed that plays one attack against the stack. It returns when the attack
+failed and raises AssertionError when it succeeded; any other exception means that the case itself
+does not work. Each case names *broken builds*: one piece of product source replaced by a mistake
+that somebody could make, under which the attack succeeds (:mod:`.broken` runs them).
+
+This module imports nothing of the product, so that a broken build is loaded from its first line.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["REQUIRED", "Broken", "Case", "case", "load", "load_module"]
+
+REQUIRED = (1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 23, 24, 30, 31, 32, 33, 34, 35)
+"""Numbers of the catalogue that NFC, cards and touch decisions have to stand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """One deliberately broken build: a replacement in one source file.
+
+    Attributes:
+        module: Dotted name of the module.
+        old: Source text that must occur exactly once.
+        new: What stands there instead.
+        why: The mistake in words.
+    """
+
+    module: str
+    old: str
+    new: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One attack. ``number`` is that of the catalogue; ``module`` the last part of its file."""
+
+    number: int
+    title: str
+    source: str
+    module: str
+    run: Callable[[int], None]
+    broken: tuple[Broken, ...]
+
+    @property
+    def name(self) -> str:
+        """Unique name: the number and the function."""
+        return f"{self.number:02d}-{self.run.__name__}"
+
+
+_CASES: dict[str, Case] = {}
+
+
+def case(
+    number: int, title: str, *, source: str, broken: Sequence[Broken]
+) -> Callable[[Callable[[int], None]], Callable[[int], None]]:
+    """Register the decorated function of a seed as one case."""
+
+    def register(run: Callable[[int], None]) -> Callable[[int], None]:
+        new = Case(
+            number=number,
+            title=title,
+            source=source,
+            module=run.__module__.rpartition(".")[2],
+            run=run,
+            broken=tuple(broken),
+        )
+        if new.name in _CASES:
+            raise ValueError(f"two cases are named {new.name}")
+        _CASES[new.name] = new
+        return run
+
+    return register
+
+
+def load_module(module: str) -> None:
+    """Import one file of cases."""
+    importlib.import_module(f"{__name__}.cases.{module}")
+
+
+def load() -> tuple[Case, ...]:
+    """Import all files of cases and return the cases by number."""
+    cases = importlib.import_module(f"{__name__}.cases")
+    for found in pkgutil.iter_modules(cases.__path__):
+        load_module(found.name)
+    return tuple(sorted(_CASES.values(), key=lambda each: each.name))
+
+
+def registered(name: str) -> Case:
+    """Return one case whose file is imported."""
+    return _CASES[name]
