@@ -37,6 +37,7 @@ from firmware_mock.store import Credential
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from dkey.control.card_rules import EnrolledCard
     from dkey.crypto.entropy import Entropy
     from dkey.crypto.seal import Seal
     from dkey.crypto.secret import Secret
@@ -133,6 +134,7 @@ class Vehicle:
         }
         self._sub_ids = {reader.position: reader.sub_id for reader in identity.readers}
         self._grants: dict[str, Grant] = {}
+        self._cards: tuple[EnrolledCard, ...] = ()
         self._reload()
 
     @property
@@ -152,8 +154,14 @@ class Vehicle:
         """Enrol a phone's credential as the factory does (owner pairing and shares come later).
 
         Raises:
+            PolicyRefusal: ALREADY_LINKED, the vehicle has an owner (requirements S38, S125).
             LocalFault: The key is enrolled already.
         """
+        if role is Role.OWNER and any(
+            each.role is Role.OWNER and each.state is not CredentialState.REVOKED
+            for each in self._grants.values()
+        ):
+            raise PolicyRefusal(RefusalCode.ALREADY_LINKED, "the vehicle has an owner already")
         credential = self._credential(name, public_key, role, permission)
         with self.store.transaction() as writes:
             writes.add(credential)
@@ -203,6 +211,7 @@ class Vehicle:
         """Bring the readers' directories and the grants in line with the store."""
         known = self.store.credentials()
         self._grants = {each.credential_id: each.grant() for each in known}
+        self._cards = self.store.cards()
         for position, reader in self._readers.items():
             sub_id = self._sub_ids[position]
             limit = VEHICLE.max_fast_candidates
@@ -269,6 +278,8 @@ class Vehicle:
     ) -> Verdict:
         now_s, signals = self._clock(), self.body.signals()
         fast = flow is Flow.FAST
+        if position is Position.CONSOLE_PAD and self.window.state is WindowState.AWAIT_OWNER:
+            return self._decide_owner(grant, flow)
         if position is Position.CONSOLE_PAD:
             pad = StartAuthorisation().present(grant, fast=fast, now_s=now_s)
             return pad.authorised(now_s=now_s, signals=signals)
@@ -284,8 +295,6 @@ class Vehicle:
     def _settle(self, position: Position, decided: _Decided) -> TapOutcome:
         """Commit and carry out what a finished transaction decided."""
         grant, verdict = decided.grant, decided.verdict
-        if position is Position.CONSOLE_PAD and self.window.state is WindowState.AWAIT_OWNER:
-            return self._owner_on_pad(decided)
         if verdict.code is not None or verdict.action is None or grant is None:
             code = verdict.code or RefusalCode.NOT_AUTHORISED
             return self._refused(position, code, verdict.text, grant=grant, flow=decided.flow)
@@ -295,11 +304,19 @@ class Vehicle:
             code = again.code or RefusalCode.NOT_AUTHORISED
             return self._refused(position, code, again.text, grant=grant, flow=decided.flow)
         self._commit(position, decided, verdict.action.value)
-        if verdict.action is Action.AUTHORISE_START:
-            self._pad = StartAuthorisation().present(grant, fast=False, now_s=self._clock())
-        else:
-            self._last_touch_s = self._clock()
-            (self.body.lock if verdict.action is Action.LOCK else self.body.unlock)()
+        match verdict.action:
+            case Action.AUTHORISE_START:
+                self._pad = StartAuthorisation().present(grant, fast=False, now_s=self._clock())
+            case Action.AUTHORISE_CARD:
+                self.window = self._authorised_window(grant, decided.flow)
+            case Action.LOCK:
+                self._last_touch_s = self._clock()
+                self.body.lock()
+            case Action.UNLOCK:
+                self._last_touch_s = self._clock()
+                self.body.unlock()
+            case _:
+                raise ValueError(f"a tap cannot {verdict.action}")
         return _outcome(position, grant, decided.flow, action=verdict.action)
 
     def _commit(self, position: Position, decided: _Decided, kind: str) -> None:
@@ -375,20 +392,25 @@ class Vehicle:
         """The driver gives up pairing a card."""
         self.window = self.window.cancel()
 
-    def _owner_on_pad(self, decided: _Decided) -> TapOutcome:
-        position, grant = Position.CONSOLE_PAD, decided.grant
+    def _authorised_window(self, owner: Grant | None, flow: Flow) -> CardWindow:
+        return self.window.authorise(
+            owner,
+            fast=flow is Flow.FAST,
+            signals=self.body.signals(),
+            cards=self._cards,
+            now_s=self._clock(),
+        )
+
+    def _decide_owner(self, owner: Grant | None, flow: Flow) -> Verdict:
+        """Decide a tap on the pad while the window waits for the owner."""
+        credential_id = None if owner is None else owner.credential_id
         try:
-            self.window = self.window.authorise(
-                grant,
-                fast=decided.flow is Flow.FAST,
-                signals=self.body.signals(),
-                cards=self.store.cards(),
-                now_s=self._clock(),
-            )
+            self._authorised_window(owner, flow)
         except PolicyRefusal as exc:
-            return self._refused(position, exc.code, str(exc), grant=grant, flow=decided.flow)
-        self._commit(position, decided, "CARD_AUTHORISED")
-        return _outcome(position, grant, decided.flow, text="lay the new card on the pad")
+            return Verdict(
+                action=None, code=exc.code, credential_id=credential_id, text=str(exc)
+            )
+        return Verdict(action=Action.AUTHORISE_CARD, code=None, credential_id=credential_id)
 
     async def _pair_card(self, link: Link) -> TapOutcome:
         position = Position.CONSOLE_PAD
@@ -408,7 +430,7 @@ class Vehicle:
                 writes.add(credential, replaces=self.window.replaces)
                 self._log(
                     writes,
-                    "CARD_PAIRED",
+                    Action.ENROL_CARD.value,
                     position=position,
                     credential_id=credential.credential_id,
                     text=card.provenance.value,
@@ -420,7 +442,7 @@ class Vehicle:
             return self._refused(position, code, text)
         self.window = window
         self._reload()
-        return _outcome(position, credential.grant(), None, text="card paired")
+        return _outcome(position, credential.grant(), None, action=Action.ENROL_CARD)
 
     def _admit(self, card: PendingCard) -> CardWindow:
         """Check a card that proved its key; the returned window is closed.

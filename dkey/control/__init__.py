@@ -1,1 +1,1 @@
-""""""
+"""Decisions: measurements and requests in, verdicts out; pure and table-driven."""

@@ -29,6 +29,9 @@ class Action(StrEnum):
     AUTHORISE_START = "AUTHORISE_START"
     """The START button may be pressed; nothing moves yet."""
     START = "START"
+    AUTHORISE_CARD = "AUTHORISE_CARD"
+    """One card may be paired next (:mod:`dkey.control.card_window`)."""
+    ENROL_CARD = "ENROL_CARD"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
