@@ -131,7 +131,13 @@ class LinkReason(Enum):
 
 
 class LinkError(DkeyError):
-    """A transport failed. ``reason`` says how, ``hint`` what to do about it."""
+    """A transport failed.
+
+    Attributes:
+        reason: How.
+        transient: Whether the same call may succeed later by itself, as when a peer's program is
+            not started yet.
+    """
 
     def __init__(
         self,
@@ -140,9 +146,11 @@ class LinkError(DkeyError):
         *,
         clause: str | None = None,
         hint: str | None = None,
+        transient: bool = False,
     ) -> None:
         super().__init__(message, clause=clause, hint=hint)
         self.reason = reason
+        self.transient = transient
 
 
 class RefusalCode(StrEnum):

@@ -94,7 +94,7 @@ class _Story:
         self.vehicle.enrol(name, phone.public_key, role, permission)
         return phone
 
-    async def tap(  # noqa: PLR0913 - who, where, how and what is expected
+    async def tap(
         self,
         step: str,
         device: Responder,
@@ -130,9 +130,7 @@ class _Story:
         found: TapOutcome | Verdict,
         before: object,
     ) -> DemoStep:
-        wanted = (
-            f"refused {expect}" if isinstance(expect, RefusalCode) else _WORDS[Action(expect)]
-        )
+        wanted = f"refused {expect}" if isinstance(expect, RefusalCode) else _WORDS[Action(expect)]
         outcome = "refused" if found.action is None else _WORDS[found.action]
         right = found.code is expect if found.action is None else found.action is expect
         if found.action is None and self._state() != before:
@@ -170,9 +168,7 @@ async def tell(
         note: Called with the text of each step before it is played, for a trace.
     """
     clock = FakeClock(1000.0)
-    stage = Stage(
-        entropy=entropy, clock=clock, wall_clock=lambda: _EPOCH_S + clock.now_s, tap=tap
-    )
+    stage = Stage(entropy=entropy, clock=clock, wall_clock=lambda: _EPOCH_S + clock.now_s, tap=tap)
     async with stage:
         story = _Story(stage, clock, entropy)
         for chapter in (_touch, _entry_only, _card, _replacement, _body_says_no, _attacks):
@@ -211,9 +207,7 @@ async def _entry_only(story: _Story) -> AsyncIterator[DemoStep]:
     story.friend = story.phone("friend", Role.ASSOCIATE, Permission.ENTRY)
     friend = story.friend.wanting(Intent.UNLOCK)
     yield await story.tap("friend taps the door handle", friend, Action.UNLOCK)
-    yield await story.lay(
-        "friend's phone on the pad", friend, RefusalCode.PERMISSION_ENTRY_ONLY
-    )
+    yield await story.lay("friend's phone on the pad", friend, RefusalCode.PERMISSION_ENTRY_ONLY)
     yield story.press("friend presses START", RefusalCode.NO_KEY_ON_PAD)
     await story.stage.take_off_pad()
 
@@ -233,19 +227,23 @@ async def _card(story: _Story) -> AsyncIterator[DemoStep]:
     )
     story.vehicle.body.start()
     yield await story.tap(
-        "pairing asked for, a stranger on the pad", Phone("stranger", story.vehicle, story.entropy),
-        RefusalCode.NOT_AUTHORISED, position=pad,
+        "pairing asked for, a stranger on the pad",
+        Phone("stranger", story.vehicle, story.entropy),
+        RefusalCode.NOT_AUTHORISED,
+        position=pad,
     )
     yield await story.tap(
         "ignition on, owner on the pad", owner, Action.AUTHORISE_CARD, position=pad
     )
     yield await story.tap(
-        "card torn away while pairing", card, RefusalCode.CARD_DAMAGED, position=pad,
-        medium=_CARD, tear_after_frames=7,
+        "card torn away while pairing",
+        card,
+        RefusalCode.CARD_DAMAGED,
+        position=pad,
+        medium=_CARD,
+        tear_after_frames=7,
     )
-    yield await story.tap(
-        "card on the pad", card, Action.ENROL_CARD, position=pad, medium=_CARD
-    )
+    yield await story.tap("card on the pad", card, Action.ENROL_CARD, position=pad, medium=_CARD)
     story.vehicle.body.stop()
     story.vehicle.body.lock()
     story.clock.advance(60)
@@ -270,9 +268,7 @@ async def _replacement(story: _Story) -> AsyncIterator[DemoStep]:
         "a bought card is the second one", old, Action.ENROL_CARD, position=pad, medium=_CARD
     )
     vehicle.open_card_window()
-    yield await story.tap(
-        "a third card is asked for", owner, RefusalCode.CARD_LIMIT, position=pad
-    )
+    yield await story.tap("a third card is asked for", owner, RefusalCode.CARD_LIMIT, position=pad)
     vehicle.cancel_card_window()
     damaged = vehicle.store.credential_by_x(old.public_key.x)
     vehicle.open_card_window(replaces=None if damaged is None else damaged.credential_id)
@@ -283,9 +279,7 @@ async def _replacement(story: _Story) -> AsyncIterator[DemoStep]:
     body.stop()
     body.lock()
     story.clock.advance(60)
-    yield await story.tap(
-        "the old card at the handle", old, RefusalCode.CARD_BLOCKED, medium=_CARD
-    )
+    yield await story.tap("the old card at the handle", old, RefusalCode.CARD_BLOCKED, medium=_CARD)
     yield await story.tap("the new card at the handle", new, Action.UNLOCK, medium=_CARD)
 
 
@@ -309,7 +303,7 @@ async def _body_says_no(story: _Story) -> AsyncIterator[DemoStep]:
     yield await story.tap("taps while driving", owner, RefusalCode.DRIVING)
     body.speed_kmh = 0.0
     friend = story.friend
-    known = friend and vehicle.store.credential_by_x(friend.public_key.x)
+    known = None if friend is None else vehicle.store.credential_by_x(friend.public_key.x)
     if friend is None or known is None:
         raise ValueError("the friend's chapter comes first")
     vehicle.set_state(known.credential_id, CredentialState.SUSPENDED)
@@ -333,4 +327,3 @@ async def _attacks(story: _Story) -> AsyncIterator[DemoStep]:
     yield await story.tap(
         "a phone is torn away", owner, RefusalCode.CARD_DAMAGED, tear_after_frames=6
     )
-

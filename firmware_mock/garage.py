@@ -76,9 +76,7 @@ def open_vehicle(
         LocalFault: There is none, or its store or vault is damaged.
     """
     if not (folder / STORE).exists():
-        raise LocalFault(
-            f"{folder} holds no vehicle", hint=f"make one: dkey vehicle init {folder}"
-        )
+        raise LocalFault(f"{folder} holds no vehicle", hint=f"make one: dkey vehicle init {folder}")
     source = entropy or SystemEntropy()
     key_file = folder / KEY_FILE
     vault = SoftwareVault.open(folder / VAULT, key_file=key_file, entropy=source)

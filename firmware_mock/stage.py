@@ -19,7 +19,6 @@ from dkey.control.touch import Intent, Position
 from dkey.crypto.vault import MemoryVault
 from dkey.errors import LinkError, LinkReason, RefusalCode
 from dkey.link.nfc import NfcInitiator
-from dkey.lifecycle.roles import CardProvenance
 from dkey.pairing.card import CardApplet
 from firmware_mock.field import DeviceInField
 from firmware_mock.garage import create_vehicle
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dkey.crypto.entropy import Entropy
+    from dkey.lifecycle.roles import CardProvenance
     from dkey.link.base import FrameTap, Responder
     from dkey.link.nfc import NfcLink
     from firmware_mock.vehicle import Vehicle
@@ -84,7 +84,10 @@ class Card:
         )
         self.public_key = self.credential.vault.public(_KEY)
         self._host = AppletHost(
-            [AccessApplet(self.credential, entropy), CardApplet(self.credential, provenance, entropy)]
+            [
+                AccessApplet(self.credential, entropy),
+                CardApplet(self.credential, provenance, entropy),
+            ]
         )
 
     def answer(self, command: bytes) -> bytes:

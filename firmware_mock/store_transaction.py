@@ -154,7 +154,7 @@ class Transaction:
         """Erase the persistent keys of a credential; its next transaction is a standard one."""
         self._execute("DELETE FROM kpersistent WHERE credential_id = ?", credential_id)
 
-    def log(  # noqa: PLR0913 - the columns of an event
+    def log(
         self,
         *,
         t_s: float,

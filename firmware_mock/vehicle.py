@@ -7,6 +7,7 @@ of the transaction: a device that leaves the field at any point before changes n
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ from dkey.errors import (
     AuthenticationError,
     DkeyError,
     LinkError,
+    LinkReason,
     PolicyRefusal,
     RefusalCode,
     RemoteFault,
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from dkey.crypto.seal import Seal
     from dkey.crypto.secret import Secret
     from dkey.crypto.vault import Vault
-    from dkey.link.base import Link
+    from dkey.link.base import Initiator, Link
     from firmware_mock.body import Body
     from firmware_mock.store import CredentialStore, Transaction
 
@@ -50,6 +52,8 @@ __all__ = ["READER_KEY", "TapOutcome", "Vehicle"]
 
 READER_KEY: Final = "reader"
 """Name of the vehicle's reader key in its vault; all its readers share it."""
+_SENSE_S: Final = 1.0
+_PRESENCE_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +109,7 @@ class Vehicle:
         window: The card pairing window.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts of a vehicle
+    def __init__(
         self,
         *,
         store: CredentialStore,
@@ -258,6 +262,34 @@ class Vehicle:
             code, text = _failure(exc)
             return self._refused(position, code, text)
 
+    async def serve(
+        self, position: Position, initiator: Initiator, report: Callable[[TapOutcome], None]
+    ) -> None:
+        """Run one reader until cancelled: each device that comes is one tap until it leaves.
+
+        Args:
+            position: Where the reader is.
+            initiator: The reader; the caller closes it.
+            report: Called with each outcome.
+        """
+        while True:
+            try:
+                link = await initiator.sense(timeout_s=_SENSE_S)
+            except LinkError as exc:
+                if exc.reason is not LinkReason.ABSENT or not exc.transient:
+                    raise
+                continue
+            if link is None:
+                continue
+            try:
+                report(await self.tap(position, link))
+                while await link.present():  # noqa: ASYNC110 - a field tells nothing by itself
+                    await asyncio.sleep(_PRESENCE_S)
+            finally:
+                await link.aclose()
+                if position is Position.CONSOLE_PAD:
+                    self.pad_cleared()
+
     def _transaction(self, position: Position) -> Generator[bytes, bytes, _Decided]:
         reader = self._readers[position]
         handle = position is Position.DOOR_HANDLE
@@ -407,9 +439,7 @@ class Vehicle:
         try:
             self._authorised_window(owner, flow)
         except PolicyRefusal as exc:
-            return Verdict(
-                action=None, code=exc.code, credential_id=credential_id, text=str(exc)
-            )
+            return Verdict(action=None, code=exc.code, credential_id=credential_id, text=str(exc))
         return Verdict(action=Action.AUTHORISE_CARD, code=None, credential_id=credential_id)
 
     async def _pair_card(self, link: Link) -> TapOutcome:
@@ -523,7 +553,8 @@ def _failure(exc: DkeyError) -> tuple[RefusalCode, str]:
     if isinstance(exc, StatusError):
         if exc.command == "SELECT":
             return RefusalCode.DEVICE_UNSUPPORTED, "the device has no key of this kind"
-        return RefusalCode.NOT_AUTHORISED, str(exc)
+        said = f"{exc.command}: {exc.status:04X}"
+        return RefusalCode.NOT_AUTHORISED, f"the device does not trust this vehicle ({said})"
     return RefusalCode.CARD_DAMAGED, f"the transaction broke off: {exc}"
 
 
@@ -534,4 +565,3 @@ def _status(code: RefusalCode) -> ReaderStatus:
     if code in (RefusalCode.KEY_REVOKED, RefusalCode.CARD_BLOCKED):
         return ReaderStatus.KEY_NOT_TRUSTED
     return ReaderStatus.ACCESS_RIGHTS
-

@@ -159,7 +159,7 @@ class ReaderCertificate:
         return found
 
     @classmethod
-    def issue(  # noqa: PLR0913 - one argument for each field of the certificate
+    def issue(
         cls,
         vault: Vault,
         issuer_key_name: str,

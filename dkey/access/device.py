@@ -333,7 +333,12 @@ class AccessApplet:
         """Derive fast keys and return the cryptogram, from a decoy when no key is stored."""
         reader_id = now.command.reader_id
         stored = self.credential.kpersistent.get((reader_id[:16], reader_id[16:]))
-        if stored is None or now.reader is None or not self._fast_enabled or not self._permitted(now):
+        if (
+            stored is None
+            or now.reader is None
+            or not self._fast_enabled
+            or not self._permitted(now)
+        ):
             stored = self._decoy_kpersistent
         now.keys = now.context.fast(stored, self._public.x)
         now.channel = _device_channel(now.keys)

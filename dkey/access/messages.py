@@ -93,7 +93,9 @@ def parse_extensions(value: bytes, *, minimal: bool = False) -> dict[bytes, byte
 
 # --- SELECT ------------------------------------------------------------------------------------
 
-_FCI: Final = Layout("SELECT response", "Aliro 1.0 §10.2.1.2", Field(0x84, 5, 16), Field(0xA5, 0, 240))
+_FCI: Final = Layout(
+    "SELECT response", "Aliro 1.0 §10.2.1.2", Field(0x84, 5, 16), Field(0xA5, 0, 240)
+)
 _A5: Final = Layout(
     "SELECT response A5",
     "Aliro 1.0 §10.2.1.2",
@@ -157,8 +159,11 @@ class SelectResponse:
             raise _A5.error("the version list has an odd number of bytes")
         max_command = max_response = None
         if 0x7F66 in inner:
-            sizes = [inner[0x7F66][at:stop] for tag, _, at, stop in tlv.items(inner[0x7F66])
-                     if tag == 0x02]
+            sizes = [
+                inner[0x7F66][at:stop]
+                for tag, _, at, stop in tlv.items(inner[0x7F66])
+                if tag == 0x02
+            ]
             if len(sizes) != 2 or len(sizes[0]) != 2 or len(sizes[1]) != 2:
                 raise WireError("extended length information is malformed", clause=_EXTENDED)
             max_command, max_response = (int.from_bytes(size, "big") for size in sizes)
@@ -494,4 +499,3 @@ class ControlFlow:
     def parse(cls, data: bytes, *, minimal: bool = False) -> ControlFlow:
         """Decode; unknown tags are skipped."""
         return cls(reason=_CONTROL_FLOW.parse(data, minimal=minimal)[0x42][0])
-

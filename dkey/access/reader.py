@@ -318,7 +318,9 @@ class AccessReader:
         raw = yield from _checked("AUTH0", command(Ins.AUTH0, request.to_bytes()), limits)
         answer = Auth0Response.parse(raw.data, minimal=self._minimal)
         if bool(answer.cryptogram) is not fast:
-            raise WireError("a cryptogram that was not asked for, or none", clause="Aliro 1.0 §8.3.3.2.8")
+            raise WireError(
+                "a cryptogram that was not asked for, or none", clause="Aliro 1.0 §8.3.3.2.8"
+            )
         device_ephemeral = PublicKey.parse(answer.device_ephemeral)
         if device_ephemeral.x == ephemeral.public.x:
             raise ReplayError("the device returned the reader's own key")
@@ -378,9 +380,7 @@ class AccessReader:
         if answer.data:
             raise WireError("LOAD CERT was answered with data", clause="Aliro 1.0 §8.3.3.3")
 
-    def _auth1(
-        self, opening: _Opening, limits: Limits
-    ) -> Generator[bytes, bytes, Session]:
+    def _auth1(self, opening: _Opening, limits: Limits) -> Generator[bytes, bytes, Session]:
         context = opening.context
         digest = sha256(context.signed_data(READER_USAGE)).digest()
         request = Auth1Command(

@@ -30,7 +30,8 @@ def cli() -> None:
     "--credential", "credential", type=file_path, required=True, help="Credential file (JSON)."
 )
 @click.option(
-    "--action", type=click.Choice(["lock", "unlock"]),
+    "--action",
+    type=click.Choice(["lock", "unlock"]),
     help="Ask a vehicle for this instead of toggling (vehicle profile).",
 )
 @click.option("--no-user-auth", is_flag=True, help="Act as a phone that the user did not unlock.")
@@ -38,7 +39,7 @@ def cli() -> None:
 @click.option("--once", is_flag=True, help="End after one field period.")
 @trace_option
 @secrets
-def serve_command(  # noqa: PLR0913 - one argument for each option
+def serve_command(
     link: str,
     credential: Path,
     action: str | None,

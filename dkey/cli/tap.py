@@ -29,8 +29,10 @@ __all__ = ["cli"]
 def _mailbox_op(text: str, *, write: bool) -> MailboxOp:
     offset, _, rest = text.partition(":")
     try:
-        return Write(int(offset, 0), bytes.fromhex(rest)) if write else Read(
-            int(offset, 0), int(rest, 0)
+        return (
+            Write(int(offset, 0), bytes.fromhex(rest))
+            if write
+            else Read(int(offset, 0), int(rest, 0))
         )
     except ValueError as exc:
         shape = "OFFSET:HEX" if write else "OFFSET:LENGTH"
@@ -41,25 +43,35 @@ def _mailbox_op(text: str, *, write: bool) -> MailboxOp:
 @click.argument("link")
 @click.option("--reader", "reader", type=file_path, required=True, help="Reader file (JSON).")
 @click.option(
-    "--flow", type=click.Choice([flow.value for flow in Flow]), default="auto", show_default=True,
+    "--flow",
+    type=click.Choice([flow.value for flow in Flow]),
+    default="auto",
+    show_default=True,
     help="Which transaction to ask for.",
 )
 @click.option(
-    "--status", type=click.Choice(["secure", "unsecure"]), default="unsecure", show_default=True,
+    "--status",
+    type=click.Choice(["secure", "unsecure"]),
+    default="unsecure",
+    show_default=True,
     help="Lock state that the final EXCHANGE tells the device.",
 )
 @click.option("--mailbox-read", "reads", multiple=True, metavar="OFFSET:LENGTH")
 @click.option("--mailbox-write", "writes", multiple=True, metavar="OFFSET:HEX")
 @click.option("--read-only", is_flag=True, help="Do not store Kpersistent in the reader file.")
 @click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(0.1, 3600), default=15.0, show_default=True,
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0.1, 3600),
+    default=15.0,
+    show_default=True,
     help="Seconds to wait for a device.",
 )
 @trace_option
 @secrets
 @as_json
 @click.pass_context
-def cli(  # noqa: PLR0913 - one argument for each option
+def cli(
     ctx: click.Context,
     link: str,
     reader: Path,
@@ -105,7 +117,7 @@ def cli(  # noqa: PLR0913 - one argument for each option
     ctx.exit(_code(report))
 
 
-async def _run(  # noqa: PLR0913 - passes the options on
+async def _run(
     link: str,
     path: Path,
     tracer: Tracer | None,

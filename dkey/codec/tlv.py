@@ -81,7 +81,9 @@ def items(data: bytes, *, minimal: bool = False) -> Iterator[tuple[int, int, int
             size, at = _long_length(data, at, minimal=minimal)
         end = at + size
         if end > stop:
-            raise WireError(f"tag {tag:02X} claims {size} bytes, {stop - at} are left", clause=CLAUSE)
+            raise WireError(
+                f"tag {tag:02X} claims {size} bytes, {stop - at} are left", clause=CLAUSE
+            )
         yield tag, start, at, end
         at = end
 

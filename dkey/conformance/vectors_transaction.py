@@ -233,7 +233,7 @@ def _check_roles(case: Case, tally: Tally, known: Transaction) -> None:
     )
 
 
-def _check_both(  # noqa: PLR0913 - what one transaction consists of
+def _check_both(
     case: Case,
     tally: Tally,
     known: Transaction,

@@ -140,7 +140,7 @@ _PAIRING_HINTS: Final = {
 }
 
 
-def decide_card_pairing(  # noqa: PLR0913 - a decision takes all it looks at
+def decide_card_pairing(
     owner: Grant | None,
     *,
     signals: Signals | None,

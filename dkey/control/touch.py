@@ -177,7 +177,7 @@ def _verdict(rules: Sequence[Rule[TouchCase]], case: TouchCase) -> Verdict:
     return Verdict(action=case.wanted, code=None, credential_id=credential_id)
 
 
-def decide_handle(  # noqa: PLR0913 - a decision takes all it looks at
+def decide_handle(
     grant: Grant | None,
     *,
     intent: Intent | None,

@@ -15,7 +15,7 @@ _SHA256: Final = SHA256()
 
 
 def x963(shared: bytes, shared_info: bytes, length: int) -> bytes:
-    """Return ``length`` bytes of the X9.63 KDF over ``shared`` (ANSI X9.63 §5.6.3; SEC 1 §3.6.1)."""
+    """Return ``length`` bytes of the X9.63 KDF over ``shared`` (SEC 1 §3.6.1)."""
     if length == 32:  # one block: the hash itself, three times as fast as the general form
         return sha256(b"".join((shared, b"\x00\x00\x00\x01", shared_info))).digest()
     return X963KDF(_SHA256, length, shared_info).derive(shared)

@@ -98,6 +98,7 @@ class ApduTcpInitiator:
                 LinkReason.ABSENT,
                 f"nobody listens on {self._host} port {self._port} within {timeout_s:g} s",
                 hint=f"start `dkey device serve apdu-tcp:{self._host}:{self._port}` first",
+                transient=True,
             ) from cause or exc
         _no_delay(writer)
         self._link = _ApduTcpLink(reader, writer, self._tap, self._answer_s)
@@ -206,7 +207,7 @@ class _ApduTcpLink:
         )
 
 
-async def serve_apdu_tcp(  # noqa: PLR0913 - an address, a device and three options
+async def serve_apdu_tcp(
     host: str,
     port: int,
     responder: Responder,

@@ -67,7 +67,8 @@ class Initiator(Protocol):
     async def sense(self, *, timeout_s: float) -> Link | None:
         """Return a link to the device that came within ``timeout_s``, or None if nobody came.
 
-        A socket to which nobody listens at the end of the time is LinkError ABSENT. One returned link is one field-on period; closing the link ends it.
+        One returned link is one field-on period; closing the link ends it. A socket to which
+        nobody listens when the time is over is LinkError ABSENT.
         """
 
     async def aclose(self) -> None:

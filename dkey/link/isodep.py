@@ -74,7 +74,7 @@ class IsoDepInitiator:
         sfgt_s: Wait this long after activation before the first APDU, seconds.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a limit of its own, all keyword-only
+    def __init__(
         self,
         ats: Ats,
         *,

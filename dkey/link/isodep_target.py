@@ -25,7 +25,7 @@ class IsoDepTarget:
         active: Whether RATS was answered and the reader has not deselected since.
     """
 
-    def __init__(  # noqa: PLR0913 - the fields of the ATS, all keyword-only
+    def __init__(
         self,
         answer: Callable[[bytes], bytes | Generator[int, None, bytes]],
         *,

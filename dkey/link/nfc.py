@@ -161,9 +161,7 @@ class NfcLink:
             return False
         self._require_idle()
         try:
-            return await self._submit(
-                lambda stop: self._field.present(self._device, stop)
-            ).result()
+            return await self._submit(lambda stop: self._field.present(self._device, stop)).result()
         except LinkError:
             return False
 

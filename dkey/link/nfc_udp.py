@@ -30,7 +30,7 @@ _DATAGRAM_MAX = 5 + 2 * 260
 _DEFAULT_UID = bytes.fromhex("08010203")  # 08h: a random UID, which phones show
 
 
-async def serve_nfc_udp(  # noqa: PLR0913 - an address, a device and its options
+async def serve_nfc_udp(
     port: int,
     responder: Responder,
     *,
@@ -84,7 +84,7 @@ class _Air(asyncio.DatagramProtocol):
     strangers are ignored.
     """
 
-    def __init__(  # noqa: PLR0913 - the arguments of serve_nfc_udp
+    def __init__(
         self,
         responder: Responder,
         done: asyncio.Future[None],

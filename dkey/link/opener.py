@@ -33,6 +33,7 @@ KNOWN_LINKS: tuple[KnownLink, ...] = (
     KnownLink("apdu-tcp:HOST:PORT", "APDUs over TCP to a device program", usable=True),
     KnownLink("nfc:udp:PORT", "simulated NFC field on this machine, over UDP", usable=True),
     KnownLink("nfc:tty:USB0:pn532", "NFC reader on a serial port", usable=True),
+    KnownLink("nfc:/dev/ttyUSB0", "PN532 on the serial device at this path", usable=True),
     KnownLink("nfc:usb", "first NFC reader on USB that nfcpy supports", usable=True),
     KnownLink("pcsc:NAME", "NFC or contact reader through PC/SC", usable=False),
     KnownLink("msg-tcp:HOST:PORT", "whole BLE messages over TCP", usable=False),

@@ -63,13 +63,21 @@ class PairingIns(IntEnum):
 
 
 _BEGIN: Final = Layout(
-    "BEGIN", CLAUSE, Field(0x87, 65, 65), Field(0x4C, 16, 16), Field(0x4D, 16, 16),
+    "BEGIN",
+    CLAUSE,
+    Field(0x87, 65, 65),
+    Field(0x4C, 16, 16),
+    Field(0x4D, 16, 16),
     skip_unknown=False,
 )
 _BEGIN_ANSWER: Final = Layout("BEGIN response", CLAUSE, Field(0x86, 65, 65), skip_unknown=False)
 _BIND: Final = Layout("BIND", CLAUSE, Field(0x5A, 65, 65), Field(0x9E, 64, 64), skip_unknown=False)
 _BIND_ANSWER: Final = Layout(
-    "BIND response", CLAUSE, Field(0x5A, 65, 65), Field(0x50, 1, 1), Field(0x9E, 64, 64),
+    "BIND response",
+    CLAUSE,
+    Field(0x5A, 65, 65),
+    Field(0x50, 1, 1),
+    Field(0x9E, 64, 64),
     skip_unknown=False,
 )
 
@@ -86,7 +94,9 @@ class _Transcript:
     def channel(self, shared: Secret, *, is_reader: bool) -> SecureChannel:
         """Derive the two keys of the pairing."""
         kdh = x963(shared.reveal(), self.transaction_id, 32)
-        salt = b"".join((_LABEL, self.group_id, _VERSION, self.vehicle_ephemeral, self.transaction_id))
+        salt = b"".join(
+            (_LABEL, self.group_id, _VERSION, self.vehicle_ephemeral, self.transaction_id)
+        )
         block = hkdf(kdh, salt, self.card_ephemeral, 64)
         return SecureChannel(Secret(block[:32]), Secret(block[32:]), is_reader=is_reader)
 
@@ -104,7 +114,7 @@ class _Transcript:
         )
 
 
-# --- the vehicle's end ---------------------------------------------------------------------------
+# --- the vehicle's end ----------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -162,7 +172,9 @@ def begin_pairing(
             tlv.encode(0x4D, identity.group_id),
         )
     )
-    answer = _BEGIN_ANSWER.parse((yield from _ask("BEGIN", PairingIns.BEGIN, request)), minimal=True)
+    answer = _BEGIN_ANSWER.parse(
+        (yield from _ask("BEGIN", PairingIns.BEGIN, request)), minimal=True
+    )
     card_ephemeral = PublicKey.parse(answer[0x86])
     transcript = _Transcript(
         identity.group_id, transaction_id, ephemeral.public.point, card_ephemeral.point
@@ -200,7 +212,7 @@ def _ask(name: str, ins: PairingIns, data: bytes) -> Generator[bytes, bytes, byt
     return answer.data
 
 
-# --- the card's end --------------------------------------------------------------------------------
+# --- the card's end ----------------------------------------------------------------------
 
 
 class CardStore(Protocol):

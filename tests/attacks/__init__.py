@@ -18,27 +18,37 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["REQUIRED", "Broken", "Case", "case", "load", "load_module"]
+__all__ = ["REQUIRED", "Broken", "Case", "Edit", "case", "load", "load_module", "registered"]
 
 REQUIRED = (1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 23, 24, 30, 31, 32, 33, 34, 35)
 """Numbers of the catalogue that NFC, cards and touch decisions have to stand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Broken:
-    """One deliberately broken build: a replacement in one source file.
-
-    Attributes:
-        module: Dotted name of the module.
-        old: Source text that must occur exactly once.
-        new: What stands there instead.
-        why: The mistake in words.
-    """
+class Edit:
+    """One replacement in the source of ``module``: ``old`` must occur there exactly once."""
 
     module: str
     old: str
     new: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken(Edit):
+    """One deliberately broken build.
+
+    Attributes:
+        why: The mistake in words.
+        also: Further replacements, where a second line of defence stands behind the first.
+    """
+
     why: str
+    also: tuple[Edit, ...] = ()
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """All replacements of this build."""
+        return (self, *self.also)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

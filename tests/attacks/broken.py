@@ -1,8 +1,8 @@
 """Runs one case against one deliberately broken build, in a process of its own.
 
 :class:`Foundry` starts one server process that has imported no part of the product. For each
-broken build the server forks; the child puts an importer before all others that compiles the one
-module from the replaced source, imports the case, runs it, and ends. No build sees another.
+broken build the server forks; the child puts an importer before all others that compiles the
+broken modules from replaced source, imports the case, runs it, and ends. No build sees another.
 """
 
 from __future__ import annotations
@@ -107,9 +107,7 @@ class Foundry:
             "case": case.name,
             "cases": case.module,
             "seed": seed,
-            "module": broken.module,
-            "old": broken.old,
-            "new": broken.new,
+            "edits": [(edit.module, edit.old, edit.new) for edit in broken.edits],
         }
         assert self._server.stdin is not None
         assert self._server.stdout is not None
@@ -183,46 +181,47 @@ def _read_all(reading: int, child: int) -> str:
 class _Loader(importlib.machinery.SourceFileLoader):
     """Compiles one module from the replaced source; knows no cached bytecode."""
 
-    job: dict[str, Any]
+    def __init__(self, fullname: str, path: str, edits: Sequence[tuple[str, str]]) -> None:
+        super().__init__(fullname, path)
+        self.edits = edits
 
     def get_code(self, fullname: str) -> CodeType:
         source = Path(self.path).read_text(encoding="utf-8")
-        found = source.count(self.job["old"])
-        if found != 1:
-            print(f"{self.path} has the old text {found} times:\n{self.job['old']}")  # noqa: T201
-            sys.stdout.flush()
-            os._exit(NO_MATCH)
-        broken = source.replace(self.job["old"], self.job["new"])
-        return compile(broken, self.path, "exec", dont_inherit=True)
+        for old, new in self.edits:
+            found = source.count(old)
+            if found != 1:
+                print(f"{self.path} has the old text {found} times:\n{old}", flush=True)  # noqa: T201
+                os._exit(NO_MATCH)
+            source = source.replace(old, new)
+        return compile(source, self.path, "exec", dont_inherit=True)
 
 
 class _Finder:
-    """Finds the one broken module."""
+    """Finds the broken modules."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
-        self.job = job
+    def __init__(self, edits: Sequence[tuple[str, str, str]]) -> None:
+        self.edits = edits
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: object = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != self.job["module"]:
+        edits = [(old, new) for module, old, new in self.edits if module == fullname]
+        if not edits:
             return None
         found = importlib.machinery.PathFinder.find_spec(fullname, path)
         if found is None or found.origin is None:
             return None
-        loader = _Loader(fullname, found.origin)
-        loader.job = self.job
         return importlib.util.spec_from_file_location(
             fullname,
             found.origin,
-            loader=loader,
+            loader=_Loader(fullname, found.origin, edits),
             submodule_search_locations=found.submodule_search_locations,
         )
 
 
 def _judge(job: dict[str, Any]) -> int:
     """Run the case of ``job`` in the broken build and return the exit code for it."""
-    sys.meta_path.insert(0, _Finder(job))
+    sys.meta_path.insert(0, _Finder(job["edits"]))
     here = Path(__file__).resolve().parent
     attacks = importlib.import_module("tests.attacks")
     try:
@@ -235,7 +234,8 @@ def _judge(job: dict[str, Any]) -> int:
     except BaseException:  # noqa: BLE001 - whatever it was, the parent shows it
         traceback.print_exc()
         return CRASHED
-    return SURVIVED if job["module"] in sys.modules else NOT_IMPORTED
+    wanted = {module for module, _, _ in job["edits"]}
+    return SURVIVED if wanted <= sys.modules.keys() else NOT_IMPORTED
 
 
 if __name__ == "__main__":

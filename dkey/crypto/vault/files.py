@@ -26,7 +26,9 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError as exc:
         reason = exc.strerror or "cannot be read"
-        raise FileFormatError(f"{path}: {reason}", hint="check the path and its access rights") from exc
+        raise FileFormatError(
+            f"{path}: {reason}", hint="check the path and its access rights"
+        ) from exc
     except UnicodeDecodeError as exc:
         raise FileFormatError(f"{path}: not a text file", clause="specs/formats.md §1") from exc
 

@@ -57,7 +57,7 @@ _ONE_KEY = Broken(
 """,
     why="both directions use the same key and the same IVs",
 )
-_NO_PROOF = Broken(
+NO_PROOF = Broken(
     module="dkey.access.reader",
     old="                public_key.verify(payload.signature, context.signed_data(DEVICE_USAGE))",
     new="                pass",
@@ -292,7 +292,7 @@ def swapped_intent(seed: int) -> None:
     7,
     "an insider cannot prove itself under another one's name",
     source="SIGMA identity misbinding",
-    broken=[_NO_PROOF],
+    broken=[NO_PROOF],
 )
 def borrowed_name(seed: int) -> None:
     scene = Scene(seed)
@@ -328,7 +328,7 @@ def borrowed_name(seed: int) -> None:
 """,
             why="the signatures cover the transaction identifier only",
         ),
-        _NO_PROOF,
+        NO_PROOF,
     ],
 )
 def spliced_proof(seed: int) -> None:
@@ -351,9 +351,7 @@ def spliced_proof(seed: int) -> None:
         given = Auth1Payload.parse(plain)
         return proof(public_key=given.public_key, signature=given.signature)
 
-    refused = attempt(
-        scene.reader().authenticate(Flow.STANDARD), Impostor(scene, payload).answer
-    )
+    refused = attempt(scene.reader().authenticate(Flow.STANDARD), Impostor(scene, payload).answer)
     assert refused is not None, "a proof made for another reader opened the vehicle"
 
 

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from dkey.access.exchange import ExchangeRequest
-from dkey.access.messages import Ins, command
+from dkey.access.messages import Auth0Response, Ins, command
 from dkey.access.reader import Flow
 from dkey.crypto.channel import SecureChannel
 from dkey.crypto.secret import Secret
-from dkey.errors import AuthenticationError, DkeyError, EntropyError
+from dkey.errors import AuthenticationError, DkeyError, EntropyError, ReplayError
 from dkey.link.driver import run_blocking
 from dkey.testing import ScriptedEntropy
 
-from .. import Broken, case
-from .scene import Scene, Wire, attempt, failed, refusal, transact
+from .. import Broken, Edit, case
+from .scene import (
+    Scene,
+    Wire,
+    attempt,
+    changed_response,
+    failed,
+    flipped,
+    refusal,
+    transact,
+)
 
-_DRAW_ONCE = Broken(
+NO_MEMORY = Edit(
+    module="dkey.access.reader",
+    old="        if not self._seen.first_time(device_ephemeral.x):",
+    new="        if False:",
+)
+DRAW_ONCE = Broken(
     module="dkey.access.reader",
     old="""        ephemeral = self._entropy.ephemeral()
         transaction_id = self._entropy.random(16)
@@ -25,7 +39,8 @@ _DRAW_ONCE = Broken(
             self._drawn = self._entropy.ephemeral(), self._entropy.random(16)
         ephemeral, transaction_id = self._drawn
 """,
-    why="the reader draws its ephemeral key and identifier once, not once a transaction",
+    why="the reader draws its ephemeral key and identifier once, and does not remember answers",
+    also=(NO_MEMORY,),
 )
 _IN_COUNT_STANDS = Broken(
     module="dkey.crypto.channel",
@@ -39,7 +54,7 @@ _IN_COUNT_STANDS = Broken(
     1,
     "answers recorded in an old session open nothing in a new one",
     source="CVE-2022-37709",
-    broken=[_DRAW_ONCE],
+    broken=[DRAW_ONCE],
 )
 def recorded_standard_answers(seed: int) -> None:
     scene = Scene(seed)
@@ -55,14 +70,15 @@ def recorded_standard_answers(seed: int) -> None:
     "a fast answer recorded in an old session matches nothing in a new one",
     source="CVE-2022-37709",
     broken=[
-        _DRAW_ONCE,
+        DRAW_ONCE,
         Broken(
             module="dkey.access.schedule",
             old="""                self.reader_ephemeral_x,
                 self.transaction_id,
                 bytes((""",
             new="                bytes((",
-            why="the salt takes nothing that the reader made fresh",
+            why="the salt takes nothing that the reader made fresh, and answers are not remembered",
+            also=(NO_MEMORY,),
         ),
     ],
 )
@@ -74,6 +90,32 @@ def recorded_fast_answers(seed: int) -> None:
     old = {c[1]: r for c, r in wire.log}
     refused = attempt(reader.authenticate(Flow.FAST), lambda c: old.get(c[1], b"\x90\x00"))
     assert refused is not None, "the vehicle accepted a cryptogram of an old session"
+
+
+@case(
+    1,
+    "a repeated AUTH0 answer is known for a replay before the reader signs anything",
+    source="CVE-2022-37709",
+    broken=[
+        Broken(
+            module=NO_MEMORY.module,
+            old=NO_MEMORY.old,
+            new=NO_MEMORY.new,
+            why="the reader does not remember the devices' ephemeral keys",
+        ),
+    ],
+)
+def repeated_auth0_answer(seed: int) -> None:
+    scene = Scene(seed)
+    reader, wire = scene.reader(), Wire(scene.phone().answer)
+    transact(reader, wire)
+    for change in (bytes, flipped):
+        point = change(Auth0Response.parse(wire.response(Ins.AUTH0)[:-2]).device_ephemeral)
+        answer = Auth0Response(device_ephemeral=point).to_bytes()
+        again = Wire(wire.answer, responses=changed_response(Ins.AUTH0, lambda _, a=answer: a))
+        refused = attempt(reader.authenticate(Flow.STANDARD), again)
+        assert isinstance(refused, ReplayError), "the reader did not notice the replay"
+        assert not again.count(Ins.AUTH1), "the reader signed for a replayed answer"
 
 
 @case(
@@ -208,8 +250,8 @@ _NO_DETECTOR = Broken(
         _NO_DETECTOR,
         Broken(
             module="dkey.access.freshness",
-            old="deque(maxlen=depth)",
-            new="deque(maxlen=1)",
+            old="        self._depth = depth\n",
+            new="        self._depth = 1\n",
             why="only the very last value is remembered",
         ),
     ],

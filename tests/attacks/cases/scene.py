@@ -197,9 +197,7 @@ def changed_command(ins: Ins, change: Callable[[bytes], bytes]) -> Callable[[byt
     return hook
 
 
-def changed_response(
-    ins: Ins, change: Callable[[bytes], bytes]
-) -> Callable[[bytes, bytes], bytes]:
+def changed_response(ins: Ins, change: Callable[[bytes], bytes]) -> Callable[[bytes, bytes], bytes]:
     """Return a hook for :class:`Wire` that changes the data of the answer to one command."""
 
     def hook(command: bytes, response: bytes) -> bytes:

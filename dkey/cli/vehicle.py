@@ -1,0 +1,277 @@
+"""``dkey vehicle``: the mock vehicle on the bench."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dkey.agent.credential_file import CredentialFile
+from dkey.cli import REFUSED, garage
+from dkey.cli.options import as_json, print_json, trace_option, tracing
+from dkey.control.touch import Position
+from dkey.crypto.entropy import SystemEntropy
+from dkey.crypto.vault.files import replace_file
+from dkey.errors import FileFormatError, PolicyRefusal
+from dkey.lifecycle.roles import Permission, Role
+from dkey.link.opener import open_initiator
+
+__all__ = ["cli"]
+
+_signal = click.option(
+    "--signal", "signals", multiple=True, metavar="NAME=VALUE", help="State of the body."
+)
+_READERS = {"handle": Position.DOOR_HANDLE, "pad": Position.CONSOLE_PAD}
+
+
+@click.group()
+def cli() -> None:
+    """Create a mock vehicle in a folder, and tap phones and cards on it."""
+
+
+def _enrol(vehicle: Any, path: Path, name: str, role: Role, permission: Permission) -> None:
+    """Make a credential file for a new phone and enrol its key as the factory does."""
+    if path.exists():
+        raise FileFormatError(f"{path} exists already", hint="choose another file name")
+    key = SystemEntropy().ephemeral()
+    vehicle.enrol(name, key.public, role, permission)
+    trusted = {"group_id": vehicle.group_id.hex(), "public_key": vehicle.public_key.point.hex()}
+    document: dict[str, Any] = {
+        "profile": "vehicle",
+        "private_key": key.scalar().reveal().hex(),
+        "readers": [trusted],
+        "kpersistent": [],
+    }
+    replace_file(path, json.dumps(document, indent=1) + "\n", mode=0o600)
+    CredentialFile(path)
+
+
+@cli.command("init")
+@garage.folder
+@click.option(
+    "--owner",
+    "owner",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="Where to write the owner's credential file.",
+)
+def init(folder: Path, owner: Path) -> None:
+    """Create a vehicle in FOLDER and enrol an owner's phone, as a factory would."""
+    if owner.exists():
+        raise FileFormatError(f"{owner} exists already", hint="choose another file name")
+    vehicle = garage.module().create_vehicle(folder)
+    try:
+        _enrol(vehicle, owner, "owner", Role.OWNER, Permission.ENTRY_AND_START)
+    finally:
+        vehicle.close()
+    click.echo(f"vehicle in {folder}, owner's credential in {owner}")
+    click.echo(f"next: dkey device serve apdu-tcp:127.0.0.1:7001 --credential {owner}")
+    click.echo(f"      dkey vehicle tap {folder} handle apdu-tcp:127.0.0.1:7001")
+
+
+@cli.command("add")
+@garage.folder
+@click.argument("credential", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--name", required=True, help="Name in the event log.")
+@click.option("--entry-only", is_flag=True, help="May lock and unlock, not start.")
+def add(folder: Path, credential: Path, name: str, entry_only: bool) -> None:
+    """Enrol one more phone and write its CREDENTIAL file."""
+    permission = Permission.ENTRY if entry_only else Permission.ENTRY_AND_START
+    vehicle = garage.open_vehicle(folder)
+    try:
+        _enrol(vehicle, credential, name, Role.ASSOCIATE, permission)
+    finally:
+        vehicle.close()
+    click.echo(f"{name} may {'enter' if entry_only else 'enter and start'}: {credential}")
+
+
+@cli.command("show")
+@garage.folder
+@click.option("--events", "count", type=click.IntRange(0), default=10, show_default=True)
+@as_json
+def show(folder: Path, count: int, as_json: bool) -> None:
+    """Show who is enrolled and the last events."""
+    vehicle = garage.open_vehicle(folder)
+    try:
+        group_id, credentials = vehicle.group_id.hex(), vehicle.store.credentials()
+        log = vehicle.store.events()
+        events = log[len(log) - count :] if count < len(log) else log
+    finally:
+        vehicle.close()
+    names = {each.credential_id: each.name for each in credentials}
+    if as_json:
+        print_json(
+            {
+                "schema": "dkey.vehicle/1",
+                "group_id": group_id,
+                "credentials": [
+                    {
+                        "id": each.credential_id,
+                        "name": each.name,
+                        "role": each.role,
+                        "permission": each.permission,
+                        "state": each.state,
+                    }
+                    for each in credentials
+                ],
+                "events": [
+                    {
+                        "seq": each.seq,
+                        "t_s": each.t_s,
+                        "kind": each.kind,
+                        "position": each.position,
+                        "credential": names.get(each.credential_id),
+                        "code": each.code,
+                        "text": each.text,
+                    }
+                    for each in events
+                ],
+            }
+        )
+        return
+    click.secho(f"vehicle {group_id}", bold=True)
+    for each in credentials:
+        click.echo(f"  {each.name:<22}{each.role:<12}{each.permission:<17}{each.state}")
+    click.secho("events", bold=True)
+    for each in events:
+        who = names.get(each.credential_id, "-")
+        click.echo(f"  {each.seq:>4}  {each.kind:<16}{who:<22}{each.code or '':<24}{each.text}")
+
+
+@cli.command("tap")
+@garage.folder
+@click.argument("reader", type=click.Choice([*_READERS]))
+@click.argument("link")
+@_signal
+@click.option("--start", is_flag=True, help="Press START while the device lies on the pad.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0.1, 3600),
+    default=15.0,
+    show_default=True,
+    help="Seconds to wait for a device.",
+)
+@trace_option
+@as_json
+@click.pass_context
+def tap(
+    ctx: click.Context,
+    folder: Path,
+    reader: str,
+    link: str,
+    signals: tuple[str, ...],
+    start: bool,
+    timeout_s: float,
+    trace: Path | None,
+    as_json: bool,
+) -> None:
+    """Let LINK be the handle or the pad of the vehicle in FOLDER for one tap."""
+    vehicle = garage.open_vehicle(folder)
+    code = None
+    try:
+        garage.set_signals(vehicle, signals)
+        with tracing(trace) as tracer:
+            outcome = asyncio.run(
+                garage.tap_once(vehicle, _READERS[reader], link, timeout_s=timeout_s, trace=tracer)
+            )
+        code = outcome.code
+        print_json(garage.outcome_json(outcome)) if as_json else garage.print_outcome(outcome)
+        if start and code is None:
+            verdict = vehicle.press_start()
+            code = verdict.code
+            text = f"START: {verdict.code or 'started'}"
+            print_json({"start": verdict.code or "ok"}) if as_json else click.echo(text)
+    finally:
+        vehicle.close()
+    ctx.exit(REFUSED if code else 0)
+
+
+@cli.command("run")
+@garage.folder
+@click.option("--handle", "handle", metavar="LINK", help="Reader at the door handle.")
+@click.option("--pad", "pad", metavar="LINK", help="Reader in the console pad.")
+@_signal
+@trace_option
+def run(
+    folder: Path, handle: str | None, pad: str | None, signals: tuple[str, ...], trace: Path | None
+) -> None:
+    """Run the vehicle in FOLDER until interrupted, with a reader at the handle, the pad or both.
+
+    Commands on standard input: start, stop, pair, cancel, show, NAME=VALUE for a signal, quit.
+    """
+    links = {Position.DOOR_HANDLE: handle, Position.CONSOLE_PAD: pad}
+    if not any(links.values()):
+        raise click.UsageError("give --handle LINK, --pad LINK or both")
+    vehicle = garage.open_vehicle(folder)
+    try:
+        garage.set_signals(vehicle, signals)
+        with tracing(trace) as tracer, suppress(asyncio.CancelledError):
+            asyncio.run(_drive(vehicle, {k: v for k, v in links.items() if v}, tracer))
+    finally:
+        vehicle.close()
+
+
+async def _drive(vehicle: Any, links: dict[Position, str], tracer: Any) -> None:
+    initiators = {where: open_initiator(text, tap=tracer) for where, text in links.items()}
+    for where, text in links.items():
+        click.echo(f"{where.lower().replace('_', ' ')}: {text}")
+    tasks = [
+        asyncio.create_task(vehicle.serve(where, initiator, garage.print_outcome))
+        for where, initiator in initiators.items()
+    ]
+    tasks.append(asyncio.create_task(_commands(vehicle)))
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for initiator in initiators.values():
+            await initiator.aclose()
+
+
+async def _commands(vehicle: Any) -> None:
+    """Read commands from standard input until ``quit``; the end of the input only ends reading."""
+    lines = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    protocol = asyncio.StreamReaderProtocol(lines)
+    with click.open_file("-", "rb") as stream:
+        try:
+            await loop.connect_read_pipe(lambda: protocol, stream)
+        except (ValueError, OSError):  # a plain file or /dev/null: nobody types there
+            await asyncio.Event().wait()
+        while line := await lines.readline():
+            word = line.decode(errors="replace").strip()
+            if word == "quit":
+                return
+            if word:
+                _obey(vehicle, word)
+    await asyncio.Event().wait()
+
+
+def _obey(vehicle: Any, word: str) -> None:
+    try:
+        match word:
+            case "start":
+                verdict = vehicle.press_start()
+                click.echo(f"START: {verdict.code or 'started'}")
+            case "stop":
+                vehicle.body.stop()
+            case "pair":
+                vehicle.open_card_window()
+                click.echo("lay the owner's phone on the pad, then the card")
+            case "cancel":
+                vehicle.cancel_card_window()
+            case "show":
+                click.echo(vehicle.body.signals())
+            case _:
+                garage.set_signals(vehicle, (word,))
+    except (click.UsageError, PolicyRefusal) as exc:
+        click.secho(str(exc), fg="yellow")

@@ -1,0 +1,288 @@
+"""What a touch may do: start, cloned cards, enrolment of cards (cases 5, 23, 24)."""
+
+from __future__ import annotations
+
+from dkey.control.rules import Action, Grant, Signals
+from dkey.control.touch import StartAuthorisation
+from dkey.lifecycle.roles import CredentialState, Permission, Role
+from firmware_mock.stage import Recorder, Replayer
+
+from .. import Broken, Edit, case
+from .binding import NO_PROOF
+from .parked import HANDLE, PAD, Parked, clone
+from .replay import DRAW_ONCE
+
+_FAST_STARTS = Edit(
+    module="dkey.control.touch",
+    old="        holds=lambda case: case.fast is not False,",
+    new="        holds=lambda case: False,",
+)
+
+
+# --- 5 fast transactions --------------------------------------------------------------------------
+
+
+@case(
+    5,
+    "no fast transaction authorises a start, whoever ran it",
+    source="Apple Platform Security: standard is mandatory for engine start",
+    broken=[
+        Broken(
+            module=_FAST_STARTS.module,
+            old=_FAST_STARTS.old,
+            new=_FAST_STARTS.new,
+            why="the rules of start do not look at the flow",
+        ),
+        Broken(
+            module="dkey.control.touch",
+            old="return StartAuthorisation(presented=True, grant=grant, fast=fast)",
+            new="return StartAuthorisation(presented=True, grant=grant, fast=False)",
+            why="the pad forgets how the key authenticated",
+        ),
+    ],
+)
+def fast_start_rules(seed: int) -> None:
+    now_s = float(seed)
+    signals = Signals(
+        locked=False,
+        ignition_on=False,
+        gear_in_park=True,
+        speed_kmh=0.0,
+        doors_closed=True,
+        smartkey_near=False,
+        updating=False,
+        immobilised=False,
+        service_mode=False,
+        valet=False,
+    )
+    for role in Role:
+        grant = Grant(
+            credential_id="one",
+            name="one",
+            role=role,
+            permission=Permission.ENTRY_AND_START,
+            state=CredentialState.ACTIVE,
+        )
+        slow = StartAuthorisation().present(grant, fast=False, now_s=now_s)
+        if not slow.start(signals=signals, now_s=now_s).granted:
+            raise RuntimeError("not even a standard transaction starts: the case shows nothing")
+        quick = StartAuthorisation().present(grant, fast=True, now_s=now_s)
+        assert not quick.authorised(signals=signals, now_s=now_s).granted, "fast authorised a start"
+        assert not quick.start(signals=signals, now_s=now_s).granted, "fast started the engine"
+
+
+@case(
+    5,
+    "the console pad runs a standard transaction even where a fast one would do",
+    source="Apple Platform Security: standard is mandatory for engine start",
+    broken=[
+        Broken(
+            module="firmware_mock.vehicle",
+            old="reader.authenticate(Flow.AUTO if handle else Flow.STANDARD)",
+            new="reader.authenticate(Flow.AUTO)",
+            why="the pad takes what the handle takes, and the rules do not look at the flow",
+            also=(_FAST_STARTS,),
+        ),
+    ],
+)
+def fast_on_the_pad(seed: int) -> None:
+    with Parked(seed) as parked:
+        parked.vehicle.body.ignition_on = False
+        for _ in range(3):
+            outcome = parked.tap(PAD, parked.owner)
+            if outcome.code is not None:
+                raise RuntimeError(f"the owner cannot start: {outcome.text}")
+            assert outcome.flow == "standard", "a fast transaction authorised a start"
+
+
+@case(
+    5,
+    "a tap at the door handle starts nothing",
+    source="requirements S11, S12",
+    broken=[
+        Broken(
+            module="firmware_mock.vehicle",
+            old="""                self._last_touch_s = self._clock()
+                self.body.unlock()
+""",
+            new="""                self._last_touch_s = self._clock()
+                self._pad = StartAuthorisation().present(grant, fast=False, now_s=self._clock())
+                self.body.unlock()
+""",
+            why="who unlocks may start (Herfurt 2022 rests on this comfort)",
+        ),
+    ],
+)
+def handle_starts_nothing(seed: int) -> None:
+    with Parked(seed) as parked:
+        parked.vehicle.body.ignition_on = False
+        for _ in range(2):
+            parked.tap(HANDLE, parked.owner)
+            assert not parked.vehicle.press_start().granted, "the engine started from the handle"
+
+
+# --- 23 cloned cards ------------------------------------------------------------------------------
+
+
+@case(
+    23,
+    "a copy of all of a card but its private key opens nothing",
+    source="cloned access cards",
+    broken=[NO_PROOF],
+)
+def cloned_card(seed: int) -> None:
+    with Parked(seed) as parked:
+        card = parked.paired_card()
+        outcome = parked.tap(HANDLE, clone(parked, card))
+        assert outcome.action is None, "a copied card worked the doors"
+        assert parked.vehicle.body.locked, "a copied card opened the doors"
+        outcome = parked.tap(PAD, clone(parked, card))
+        assert outcome.action is None, "a copied card authorised a start"
+
+
+@case(
+    23,
+    "an emulator that plays back a card's answers opens nothing",
+    source="cloned access cards",
+    broken=[DRAW_ONCE],
+)
+def recorded_card(seed: int) -> None:
+    with Parked(seed) as parked:
+        card = Recorder(parked.paired_card())
+        genuine = parked.tap(PAD, card)
+        if genuine.action is None:
+            raise RuntimeError(f"the genuine card does not work: {genuine.text}")
+        # An emulator answers AUTH1 as recorded; the end of the transaction is not needed to act.
+        answers = [*card.answers]
+        outcome = parked.tap(PAD, Replayer(answers))
+        assert outcome.action is None, "a recording of a card authorised a start"
+
+
+@case(
+    23,
+    "a copy without the private key cannot be paired under the genuine card's name",
+    source="cloned access cards; model share: attestation of an attacker's key",
+    broken=[
+        Broken(
+            module="dkey.pairing.card",
+            old="        public_key.verify(answer[0x9E],"
+            " transcript.signed_data(_CARD_USAGE, said))\n",
+            new="",
+            why="pairing takes the card's public key on trust",
+        ),
+    ],
+)
+def cloned_at_pairing(seed: int) -> None:
+    with Parked(seed) as parked:
+        blank = parked.card()
+        parked.authorise()
+        outcome = parked.tap(PAD, clone(parked, blank))
+        assert outcome.action is None, "a copy was paired"
+        assert not parked.cards, "a card was enrolled that never proved its key"
+
+
+# --- 24 enrolment window --------------------------------------------------------------------------
+
+_OPENS = Broken(
+    module="firmware_mock.vehicle",
+    old="""                self._pad = StartAuthorisation().present(grant, fast=False, now_s=self._clock())
+            case""",
+    new="""                self._pad = StartAuthorisation().present(grant, fast=False, now_s=self._clock())
+                self.window = CardWindow(
+                    state=WindowState.AWAIT_CARD, deadline_s=self._clock() + 130.0, owner=grant
+                )
+            case""",
+    why="a tap that authorises start lets a card be enrolled for 130 s",
+)
+
+
+@case(
+    24,
+    "after a tap that authorises start, no card can be enrolled",
+    source="Herfurt 2022: 130 s after a tap",
+    broken=[_OPENS],
+)
+def no_window(seed: int) -> None:
+    with Parked(seed) as parked:
+        for position in (HANDLE, PAD):
+            parked.tap(position, parked.owner)
+            outcome = parked.tap(PAD, parked.card())
+            assert outcome.action is None, "a card was enrolled without the owner's wish"
+        assert not parked.cards, "a card was enrolled without the owner's wish"
+
+
+@case(
+    24,
+    "a guest who may drive may not enrol a card",
+    source="Herfurt 2022; requirements C32",
+    broken=[
+        Broken(
+            module="dkey.control.card_rules",
+            old="case.owner is None or case.owner.role is not Role.OWNER",
+            new="case.owner is None",
+            why="whoever may start may enrol",
+        ),
+    ],
+)
+def guest_enrols(seed: int) -> None:
+    with Parked(seed) as parked:
+        guest = parked.phone("guest", Role.ASSOCIATE)
+        parked.vehicle.open_card_window()
+        assert parked.tap(PAD, guest).action is None, "a guest authorised a card"
+        parked.tap(PAD, parked.card())
+        assert not parked.cards, "a guest enrolled a card"
+
+
+@case(
+    24,
+    "the window takes one card, and none once its time is up",
+    source="Herfurt 2022; lifecycle policy",
+    broken=[
+        Broken(
+            module="dkey.control.card_window",
+            old="        if self.deadline_s is not None and now_s > self.deadline_s:",
+            new="        if False:",
+            why="an open window never closes by itself",
+        ),
+        Broken(
+            module="dkey.control.card_window",
+            old="        return CardWindow(state=state)\n",
+            new="        return self\n",
+            why="the window stays open after a card was enrolled",
+        ),
+    ],
+)
+def late_and_second_cards(seed: int) -> None:
+    with Parked(seed) as parked:
+        parked.authorise()
+        parked.clock.advance(59.5)  # the tap itself takes 2 s
+        parked.tap(PAD, parked.card())
+        assert not parked.cards, "a card was enrolled after the window's time"
+        parked.paired_card()
+        parked.tap(PAD, parked.card())
+        assert parked.cards == 1, "one authorisation enrolled two cards"
+
+
+@case(
+    24,
+    "an owner who lost the right after authorising enrols nothing",
+    source="life_bfs: rights are those of now",
+    broken=[
+        Broken(
+            module="firmware_mock.vehicle",
+            old="                owner = self._grants.get(owner.credential_id)\n",
+            new="                pass\n",
+            why="the owner's rights count as they were on the pad",
+        ),
+    ],
+)
+def revoked_owner_enrols(seed: int) -> None:
+    with Parked(seed) as parked:
+        parked.authorise()
+        known = parked.vehicle.store.credential_by_x(parked.owner.public_key.x)
+        if known is None:
+            raise RuntimeError("the owner is not enrolled")
+        parked.vehicle.set_state(known.credential_id, CredentialState.REVOKED)
+        outcome = parked.tap(PAD, parked.card())
+        assert outcome.action is not Action.ENROL_CARD, "a revoked owner's card was enrolled"
+        assert not parked.cards, "a revoked owner's card was enrolled"
