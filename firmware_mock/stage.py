@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Card", "Phone", "Recorder", "Replayer", "Stage"]
 
 _KEY = "credential"
+_SENSE_S = 1.0
 
 
 class Phone:
@@ -177,6 +178,10 @@ class Stage:
             await initiator.aclose()
         self._cleanup.close()
 
+    def chip(self, position: Position) -> VirtualPn532:
+        """Return the chip of one reader, to set faults on it."""
+        return self._chips[position]
+
     async def tap(
         self, position: Position, device: Responder, *, tear_after_frames: int | None = None
     ) -> TapOutcome:
@@ -214,7 +219,7 @@ class Stage:
         chip.tear_after_frames = tear_after_frames
         chip.target = DeviceInField(device)
         try:
-            link = await self._initiators[position].sense(timeout_s=5.0)
+            link = await self._initiators[position].sense(timeout_s=_SENSE_S)
             if link is None:
                 raise LinkError(LinkReason.LOST, "the device left before it was sensed")
         except LinkError as exc:

@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - a script beside the pages that it draws
 """Rewrites the drawn blocks of the specification from the code.
 
 Usage: ``python specs/draw.py [--check]``. A block stands between ``<!-- drawn: NAME -->`` and
@@ -12,6 +13,7 @@ import difflib
 import re
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +59,9 @@ def constants(*names: str) -> list[str]:
     body = ast.parse(Path(policy.__file__).read_text(encoding="utf-8")).body
     texts = {
         node.target.id: ast.literal_eval(after.value)
-        for node, after in zip(body, body[1:], strict=False)
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+        for node, after in pairwise(body)
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Name)
         and isinstance(after, ast.Expr)
     }
     rows = ((f"`{name}`", f"{getattr(policy, name):g}", texts[name]) for name in names)
@@ -70,7 +73,11 @@ def identifiers() -> list[str]:
     return table(
         ("what", "value", "where"),
         (
-            ("access AID", f"`{profile.VEHICLE.access_aid.hex().upper()}`", "`dkey.access.profile`"),
+            (
+                "access AID",
+                f"`{profile.VEHICLE.access_aid.hex().upper()}`",
+                "`dkey.access.profile`",
+            ),
             ("owner pairing AID", "`F0646B65790201`", "reserved, later"),
             ("card pairing AID", f"`{card.CARD_AID.hex().upper()}`", "`dkey.pairing.card`"),
             ("vendor extension OUI", f"`{intent.OUI.hex().upper()}`", "`dkey.control.intent`"),
@@ -138,7 +145,9 @@ def refusals() -> list[str]:
 
 def device_moves() -> list[tuple[Any, str, tuple[Any, ...]]]:
     """Return the transitions of the device role as state, input, next states."""
-    moves = ((state, ins.name.replace("_", " "), to) for (state, ins), to in device.TRANSITIONS.items())
+    moves = (
+        (state, ins.name.replace("_", " "), to) for (state, ins), to in device.TRANSITIONS.items()
+    )
     return list(moves)
 
 
@@ -150,24 +159,36 @@ def window_moves() -> list[tuple[Any, str, tuple[Any, ...]]]:
 
 def states(moves: list[tuple[Any, str, tuple[Any, ...]]]) -> list[str]:
     """Draw a state table."""
-    rows = ((state.value, what, " or ".join(each.value for each in to)) for state, what, to in moves)
+    rows = (
+        (state.value, what, " or ".join(each.value for each in to)) for state, what, to in moves
+    )
     return table(("state", "input", "next state"), rows)
 
 
-def diagram(moves: list[tuple[Any, str, tuple[Any, ...]]], first: Any, always: Sequence[str]) -> list[str]:
+def diagram(
+    moves: list[tuple[Any, str, tuple[Any, ...]]], first: Any, always: Sequence[str]
+) -> list[str]:
     """Draw a state diagram in Mermaid."""
     lines = ["```mermaid", "stateDiagram-v2"]
     lines += [f"    {state.name} : {state.value}" for state in type(first)]
     lines += [f"    [*] --> {first.name}"]
-    lines += [f"    {state.name} --> {each.name} : {what}" for state, what, to in moves for each in to]
+    lines += [
+        f"    {state.name} --> {each.name} : {what}" for state, what, to in moves for each in to
+    ]
     return [*lines, *(f"    {line}" for line in always), "```"]
 
 
 def device_diagram() -> list[str]:
     """Draw the device role, with what every state takes."""
     ended = device.DeviceState.ENDED.name
-    always = [f"{s.name} --> {ended} : CONTROL FLOW, or a failure" for s in device.DeviceState if s.name != ended]
-    return diagram(device_moves(), device.DeviceState.SELECTED, [*always, f"{ended} --> SELECTED : SELECT"])
+    always = [
+        f"{s.name} --> {ended} : CONTROL FLOW, or a failure"
+        for s in device.DeviceState
+        if s.name != ended
+    ]
+    return diagram(
+        device_moves(), device.DeviceState.SELECTED, [*always, f"{ended} --> SELECTED : SELECT"]
+    )
 
 
 # --- storage, attacks -----------------------------------------------------------------------------
@@ -225,7 +246,9 @@ def main(args: list[str]) -> int:
         differences += 1
         names = (f"{file.name} as it is", f"{file.name} from the code")
         sys.stdout.writelines(
-            difflib.unified_diff(old.splitlines(keepends=True), new.splitlines(keepends=True), *names)
+            difflib.unified_diff(
+                old.splitlines(keepends=True), new.splitlines(keepends=True), *names
+            )
         )
     if differences:
         print("run: python specs/draw.py")  # noqa: T201 - the way to mend it

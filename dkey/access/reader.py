@@ -317,15 +317,15 @@ class AccessReader:
         )
         raw = yield from _checked("AUTH0", command(Ins.AUTH0, request.to_bytes()), limits)
         answer = Auth0Response.parse(raw.data, minimal=self._minimal)
-        if bool(answer.cryptogram) is not fast:
-            raise WireError(
-                "a cryptogram that was not asked for, or none", clause="Aliro 1.0 §8.3.3.2.8"
-            )
         device_ephemeral = PublicKey.parse(answer.device_ephemeral)
         if device_ephemeral.x == ephemeral.public.x:
             raise ReplayError("the device returned the reader's own key")
         if not self._seen.first_time(device_ephemeral.x):
             raise ReplayError("the device repeated an ephemeral key", clause="Aliro 1.0 §8.3.3.2")
+        if bool(answer.cryptogram) is not fast:
+            raise WireError(
+                "a cryptogram that was not asked for, or none", clause="Aliro 1.0 §8.3.3.2.8"
+            )
         context = Context(
             group_key_x=self._group_key_x,
             reader_id=self._reader_id,

@@ -21,7 +21,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +83,7 @@ def source_of(module: str) -> Path:
 class Foundry:
     """Makes broken builds and runs cases in them. A context manager; not for several threads."""
 
-    def __enter__(self) -> Foundry:
+    def __enter__(self) -> Self:
         self._server = subprocess.Popen(
             [sys.executable, "-m", "tests.attacks.broken"],
             cwd=ROOT,

@@ -243,7 +243,7 @@ def malleable_signature(seed: int) -> None:
     kept: list[object] = []
     contexts = []
 
-    def payload(context, _: bytes, high: bool) -> bytes:  # noqa: FBT001
+    def payload(context, _: bytes, high: bool) -> bytes:
         contexts.append(context)
         signature = scene.owner_key.sign_data(context.signed_data(DEVICE_USAGE))
         s = int.from_bytes(signature[32:], "big")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 from dkey.access.device import key_slot
+from dkey.access.directory import MemoryDirectory
 from dkey.access.messages import Ins
 from dkey.access.profile import VEHICLE
 from dkey.access.reader import EnrolledCredential, Flow
-from dkey.access.directory import MemoryDirectory
 from dkey.access.schedule import DEVICE_USAGE
 from dkey.codec.tlv import items
 from dkey.crypto.secret import Secret
@@ -158,7 +158,10 @@ def no_identifier(seed: int) -> None:
         assert one[0] == other[0], "the SELECT response tells phones apart"
         fixed = one[0] + bytes(8)
         windows = {
-            r[at : at + 8] for r in one[1:] for at in range(len(r) - 7) if r[at : at + 8] not in fixed
+            r[at : at + 8]
+            for r in one[1:]
+            for at in range(len(r) - 7)
+            if r[at : at + 8] not in fixed
         }
         again = [w for w in windows for r in other[1:] if w in r]
         assert not again, "two transactions have something in common"

@@ -1,0 +1,136 @@
+"""The attack catalogue at length: every case with many seeds, and every broken build once.
+
+    python bench/attacks.py [--seeds 200] [--case NAME ...] [--json]
+
+Exits 0 when every case holds and every broken build is caught, 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from _report import Figure, report
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.attacks import REQUIRED, load
+from tests.attacks.broken import Foundry
+
+if TYPE_CHECKING:
+    from tests.attacks import Case
+
+SEEDS = 200
+
+
+@dataclass(slots=True)
+class Result:
+    """How one case did."""
+
+    case: Case
+    seeds: int
+    failures: list[str] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+    caught: int = 0
+    seconds: float = 0.0
+
+    @property
+    def verdict(self) -> str:
+        """``holds``, or what is wrong."""
+        if self.failures:
+            return "FAILS"
+        return "holds" if not self.missed else "BLIND"
+
+
+def measure(case: Case, foundry: Foundry, seeds: int) -> Result:
+    """Run one case with the seeds 1 to ``seeds``, then against its broken builds."""
+    result = Result(case, seeds)
+    began_s = time.perf_counter()
+    for seed in range(1, seeds + 1):
+        try:
+            case.run(seed)
+        except Exception as exc:  # noqa: BLE001 - a crash is a failure of the case, and is shown
+            result.failures.append(f"seed {seed}: {type(exc).__name__}: {exc}")
+    result.seconds = time.perf_counter() - began_s
+    for broken in case.broken:
+        outcome = foundry.run(case, broken)
+        if outcome.red:
+            result.caught += 1
+        else:
+            result.missed.append(f"{broken.why}: {outcome.text}")
+    return result
+
+
+def figure(name: str, value: int, limit: int, floor: str, samples: int) -> Figure:
+    """Return one figure of the report: a count of which nothing may be missing."""
+    return Figure(
+        name=name,
+        value=value,
+        unit="of " + str(limit),
+        floor=floor,
+        limit=limit,
+        better="higher",
+        samples=samples,
+        spread=(value, value),
+    )
+
+
+def figures(results: list[Result]) -> list[Figure]:
+    """Return what the run came to."""
+    runs = sum(r.seeds for r in results)
+    builds = sum(len(r.case.broken) for r in results)
+    held = sum(not r.failures for r in results)
+    good = runs - sum(len(r.failures) for r in results)
+    caught = sum(r.caught for r in results)
+    numbers = {r.case.number for r in results} & set(REQUIRED)
+    bad = {r.case.number for r in results if r.failures or r.missed}
+    every = "the numbers of the catalogue that apply to NFC, cards and touch decisions"
+    return [
+        figure("cases that hold", held, len(results), "all cases written as code", len(results)),
+        figure("seeded runs that hold", good, runs, "all cases with all seeds", runs),
+        figure("broken builds caught", caught, builds, "all deliberately broken builds", builds),
+        figure("catalogue numbers that hold", len(numbers - bad), len(numbers), every, runs),
+    ]
+
+
+def table(results: list[Result]) -> None:
+    """Print the results for people."""
+    print(f"{'case':34} {'seeds':>6} {'verdict':8} {'broken':>7} {'seconds':>8}  title")
+    for r in results:
+        caught = f"{r.caught}/{len(r.case.broken)}"
+        print(
+            f"{r.case.name:34} {r.seeds:6} {r.verdict:8} {caught:>7} {r.seconds:8.2f}"
+            f"  {r.case.title}"
+        )
+    for r in results:
+        for text in (*r.failures[:3], *r.missed):
+            print(f"\n{r.case.name}: {text}")
+
+
+def main() -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="runs of each case")
+    parser.add_argument("--case", action="append", help="only this case; may be repeated")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    options = parser.parse_args()
+    cases = [c for c in load() if not options.case or c.name in options.case]
+    if not cases:
+        parser.error("no such case; the names stand in the first column of the table")
+    began_s = time.perf_counter()
+    with Foundry() as foundry:
+        results = [measure(case, foundry, options.seeds) for case in cases]
+    found = figures(results)
+    if not options.json:
+        table(results)
+        print(f"\n{time.perf_counter() - began_s:.0f} s in all\n")
+    report("attacks", found, as_json=options.json)
+    return 0 if all(each.met for each in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
