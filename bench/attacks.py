@@ -40,9 +40,9 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """``holds``, or what is wrong."""
+        """``holds``, or what is wrong; ``open`` is a failure that is known and not yet mended."""
         if self.failures:
-            return "FAILS"
+            return "open" if self.case.finding else "FAILS"
         return "holds" if not self.missed else "BLIND"
 
 
@@ -107,7 +107,8 @@ def table(results: list[Result]) -> None:
             f"  {r.case.title}"
         )
     for r in results:
-        for text in (*r.failures[:3], *r.missed):
+        finding = (f"known finding: {r.case.finding}",) if r.case.finding else ()
+        for text in (*finding, *r.failures[:3], *r.missed):
             print(f"\n{r.case.name}: {text}")
 
 

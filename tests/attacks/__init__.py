@@ -53,7 +53,18 @@ class Broken(Edit):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One attack. ``number`` is that of the catalogue; ``module`` the last part of its file."""
+    """One attack.
+
+    Attributes:
+        number: Its number in the catalogue.
+        title: What holds, in one line.
+        source: Where the attack is known from.
+        module: Last part of the name of its file.
+        run: Plays it with a seed.
+        broken: Builds under which it succeeds.
+        finding: Not empty while it succeeds against the stack itself: what is wrong there. Such a
+            case needs no broken build; whoever mends the stack empties this and names one.
+    """
 
     number: int
     title: str
@@ -61,6 +72,7 @@ class Case:
     module: str
     run: Callable[[int], None]
     broken: tuple[Broken, ...]
+    finding: str = ""
 
     @property
     def name(self) -> str:
@@ -72,7 +84,7 @@ _CASES: dict[str, Case] = {}
 
 
 def case(
-    number: int, title: str, *, source: str, broken: Sequence[Broken]
+    number: int, title: str, *, source: str, broken: Sequence[Broken] = (), finding: str = ""
 ) -> Callable[[Callable[[int], None]], Callable[[int], None]]:
     """Register the decorated function of a seed as one case."""
 
@@ -84,6 +96,7 @@ def case(
             module=run.__module__.rpartition(".")[2],
             run=run,
             broken=tuple(broken),
+            finding=finding,
         )
         if new.name in _CASES:
             raise ValueError(f"two cases are named {new.name}")

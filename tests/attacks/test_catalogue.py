@@ -22,16 +22,24 @@ def foundry():
         yield running
 
 
-def test_every_required_number_has_a_case():
-    assert {case.number for case in CASES} >= set(REQUIRED)
+def stands(case):
+    """Return the case as a parameter; one with an open finding is expected to fail, until not."""
+    marks = []
+    if case.finding:
+        marks = [pytest.mark.xfail(strict=True, raises=AssertionError, reason=case.finding)]
+    return pytest.param(case, id=case.name, marks=marks)
+
+
+def test_every_required_number_has_a_case_that_holds():
+    assert {case.number for case in CASES if not case.finding} >= set(REQUIRED)
 
 
 def test_every_case_names_a_broken_build():
-    assert [case.name for case in CASES if not case.broken] == []
+    assert [case.name for case in CASES if not case.broken and not case.finding] == []
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [stands(case) for case in CASES])
 def test_the_attack_fails_against_the_stack(case, seed):
     case.run(seed)
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 from dkey.control.rules import Action, Grant, Signals
 from dkey.control.touch import StartAuthorisation
 from dkey.lifecycle.roles import CredentialState, Permission, Role
+from dkey.pairing.card import PairingIns
 from firmware_mock.stage import Recorder, Replayer
 
 from .. import Broken, Edit, case
 from .binding import NO_PROOF
 from .parked import HANDLE, PAD, Parked, clone
 from .replay import DRAW_ONCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dkey.link.base import Responder
 
 _FAST_STARTS = Edit(
     module="dkey.control.touch",
@@ -185,9 +194,9 @@ def cloned_at_pairing(seed: int) -> None:
 
 _OPENS = Broken(
     module="firmware_mock.vehicle",
-    old="""                self._pad = StartAuthorisation().present(grant, fast=False, now_s=self._clock())
+    old="""fast=False, now_s=self._clock())
             case""",
-    new="""                self._pad = StartAuthorisation().present(grant, fast=False, now_s=self._clock())
+    new="""fast=False, now_s=self._clock())
                 self.window = CardWindow(
                     state=WindowState.AWAIT_CARD, deadline_s=self._clock() + 130.0, owner=grant
                 )
@@ -260,7 +269,8 @@ def late_and_second_cards(seed: int) -> None:
         assert not parked.cards, "a card was enrolled after the window's time"
         parked.paired_card()
         parked.tap(PAD, parked.card())
-        assert parked.cards == 1, "one authorisation enrolled two cards"
+        enrolled: int = parked.cards
+        assert enrolled == 1, "one authorisation enrolled two cards"
 
 
 @case(
@@ -286,3 +296,76 @@ def revoked_owner_enrols(seed: int) -> None:
         outcome = parked.tap(PAD, parked.card())
         assert outcome.action is not Action.ENROL_CARD, "a revoked owner's card was enrolled"
         assert not parked.cards, "a revoked owner's card was enrolled"
+
+
+class _Meanwhile:
+    """A card with which something happens at the vehicle before it answers one command."""
+
+    def __init__(self, card: Responder, ins: PairingIns, happens: Callable[[], object]) -> None:
+        self._card = card
+        self._ins = ins
+        self._happens = happens
+
+    def answer(self, command: bytes) -> bytes:
+        if command[1] == self._ins:
+            self._happens()
+        return self._card.answer(command)
+
+    def field_off(self) -> None:
+        self._card.field_off()
+
+
+@case(
+    24,
+    "a card that answers slowly cannot stretch the window",
+    source="Herfurt 2022; lifecycle policy CARD_PAIRING_WINDOW_S",
+    finding="Vehicle._admit looks at no clock: the deadline is checked only as the tap begins",
+)
+def slow_card(seed: int) -> None:
+    for ins in PairingIns:
+        with Parked(seed) as parked:
+            parked.authorise()
+            late = _Meanwhile(parked.card(), ins, partial(parked.clock.advance, 600.0))
+            parked.tap(PAD, late)
+            assert not parked.cards, f"a card was enrolled 600 s late, by waiting in {ins.name}"
+
+
+@case(
+    24,
+    "what ends the owner's authority while the card answers ends the enrolment",
+    source="life_bfs: rights are those of now",
+    finding="Vehicle._pair_card asks nothing again after COMMIT, unlike _settle after a tap",
+)
+def authority_lost_in_commit(seed: int) -> None:
+    with Parked(seed) as parked:
+        parked.authorise()
+        stop = parked.vehicle.cancel_card_window
+        parked.tap(PAD, _Meanwhile(parked.card(), PairingIns.COMMIT, stop))
+        assert not parked.cards, "a card was enrolled after the window was cancelled"
+    with Parked(seed) as parked:
+        parked.authorise()
+        known = parked.vehicle.store.credential_by_x(parked.owner.public_key.x)
+        if known is None:
+            raise RuntimeError("the owner is not enrolled")
+        revoke = partial(parked.vehicle.set_state, known.credential_id, CredentialState.REVOKED)
+        parked.tap(PAD, _Meanwhile(parked.card(), PairingIns.COMMIT, revoke))
+        assert not parked.cards, "a revoked owner's card was enrolled"
+
+
+@case(
+    24,
+    "a replacement that was cancelled leaves no second card beside the first",
+    source="requirements S25",
+    finding="Vehicle._pair_card reads window.replaces after COMMIT, when it may be cancelled",
+)
+def cancelled_replacement(seed: int) -> None:
+    with Parked(seed) as parked:
+        parked.paired_card()
+        (old,) = parked.vehicle.store.cards()
+        parked.vehicle.open_card_window(replaces=old.credential_id)
+        if parked.tap(PAD, parked.owner).action is not Action.AUTHORISE_CARD:
+            raise RuntimeError("the owner could not authorise a replacement")
+        stop = parked.vehicle.cancel_card_window
+        parked.tap(PAD, _Meanwhile(parked.card(), PairingIns.COMMIT, stop))
+        active = [c for c in parked.vehicle.store.cards() if c.holds_place]
+        assert len(active) == 1, "the damaged card and its replacement are both active"

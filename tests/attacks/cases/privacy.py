@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 from dkey.access.device import key_slot
 from dkey.access.directory import MemoryDirectory
-from dkey.access.messages import Ins
+from dkey.access.messages import Ins, command
 from dkey.access.profile import VEHICLE
 from dkey.access.reader import EnrolledCredential, Flow
 from dkey.access.schedule import DEVICE_USAGE
@@ -42,7 +44,7 @@ def _seen_by(scene: Scene, phone: Phone, flow: Flow, *, known: bool) -> list[tup
     The attacker knows the vehicle's group identifier or makes one up; it has no key of the vehicle.
     """
     own = scene.entropy.ephemeral()
-    names = {
+    names: dict[str, Any] = {
         "group_id": scene.group_id if known else scene.entropy.random(16),
         "sub_id": scene.sub_id if known else scene.entropy.random(16),
     }
@@ -55,6 +57,9 @@ def _seen_by(scene: Scene, phone: Phone, flow: Flow, *, known: bool) -> list[tup
         attempt(reader.authenticate(flow), wire)
     if wire.count(Ins.AUTH0) != 3:
         raise RuntimeError("the attacker's readers did not get as far as AUTH0")
+    for first in (Ins.SELECT, Ins.AUTH0):  # and go on with a protected command, without keys
+        wire(wire.command(first))
+    wire(command(Ins.EXCHANGE, scene.chance.randbytes(20)).to_bytes())
     return [(c[1], *_shape(r)) for c, r in wire.log]
 
 
@@ -222,8 +227,8 @@ def one_status_on_the_phone(seed: int) -> None:
     broken=[
         Broken(
             module="dkey.access.reader",
-            old="            yield from _fail_protected(channel, status, limits)\n            raise\n",
-            new="            yield from _control_flow(ControlFlow(reason=status))\n            raise\n",
+            old="yield from _fail_protected(channel, status, limits)\n            raise\n",
+            new="yield from _control_flow(ControlFlow(reason=status))\n            raise\n",
             why="the reader tells its reason in the clear",
         ),
     ],
@@ -241,16 +246,18 @@ def one_refusal_by_the_vehicle(seed: int) -> None:
         lambda _c, _s: b"\x00",
         lambda _c, sig: proof(key_slot=bytes(8), signature=sig),
     )
-    seen = set()
+    observed = []
     for payload in payloads:
         device = Impostor(scene, payload)
         if attempt(scene.reader().authenticate(Flow.STANDARD), device.answer) is None:
             raise RuntimeError("a device that should be refused was not")
         # The first notice is protected; an observer has its size. What follows must be the same.
         head = device.notices[0]
-        seen.add((head[:5], len(head), *device.notices[1:]))
-    assert len(seen) == 1, "the vehicle tells its reasons apart to an observer"
-    assert not [n for n in seen if n[0][1] == Ins.CONTROL_FLOW], "it tells reasons in the clear"
+        observed.append((head[:5], len(head), device.notices[1:]))
+    assert observed == observed[:1] * len(observed), (
+        "the vehicle tells its reasons apart to an observer"
+    )
+    assert observed[0][0][1] != Ins.CONTROL_FLOW, "it tells its reasons in the clear"
 
 
 class _Counted(Secret):
@@ -344,3 +351,15 @@ def bounded_trial_loop(seed: int) -> None:
     for place in (0, size - 1, None):
         tried = _trials(scene, size, place)
         assert tried <= MAX_FAST_CANDIDATES, f"{tried} keys were tried in one transaction"
+
+
+@case(
+    34,
+    "a profile that allows no fast transaction has none tried",
+    source="HomeKey-ESP32 #5",
+    finding="MemoryDirectory.fast_candidates(0) returns every key: have[-0:] is all of the list",
+)
+def no_trials_allowed(seed: int) -> None:
+    scene = Scene(seed, profile=replace(VEHICLE, max_fast_candidates=0))
+    tried = _trials(scene, scene.chance.randrange(5, 50), None)
+    assert tried == 0, f"{tried} keys were tried where none may be"

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from dkey.access.exchange import ExchangeRequest, ReaderStatus
 from dkey.access.messages import Ins
 from dkey.access.reader import Flow
-from dkey.crypto.p256 import PrivateKey
 from dkey.errors import DkeyError
 from dkey.link.driver import run_blocking
 from dkey.trace.tracer import Tracer
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from dkey.access.reader import AccessReader, Session
+    from dkey.crypto.p256 import PrivateKey
+    from dkey.crypto.secret import Secret
 
 
 class _Witnessed:
@@ -100,7 +101,7 @@ class _Run:
     def look(self, session: Session) -> None:
         """Take note of a session's keys and keep what it shows."""
         keys = session.keys
-        found = {
+        found: dict[str, Secret | None] = {
             "exchange reader": keys.exchange_reader,
             "exchange device": keys.exchange_device,
             "ble": keys.ble,
@@ -269,8 +270,9 @@ def _transactions(run: _Run) -> None:
     broken=[
         Broken(
             module="dkey.crypto.secret",
-            old='raise TypeError("a secret is never pickled or copied; seal it in a vault instead")',
-            new="return (Secret, (self._value,))",
+            old='raise TypeError("a secret is never pickled or copied;',
+            new="return (Secret, (self._value,))\n"
+            '        raise TypeError("a secret is never pickled or copied;',
             why="secrets may be pickled",
         ),
     ],
