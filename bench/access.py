@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
@@ -41,7 +42,7 @@ from dkey.crypto.vault import MemoryVault
 from dkey.link.driver import run, run_blocking
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 
     from dkey.link.nfc import NfcInitiator, NfcLink
 
@@ -88,6 +89,8 @@ class Floor:
 
     No TLV, no APDU, no state, no checks. Salts, infos, signed data and plaintexts have the real
     sizes and are made beforehand; keys, signatures and ciphertexts are real in every round.
+    :meth:`standard` and :meth:`fast` yield at the end of each turn, reader and device alternately,
+    SELECT first: so the same operations can be run where the product runs them.
     """
 
     def __init__(self) -> None:
@@ -123,48 +126,74 @@ class Floor:
         self.cryptogram = CryptogramPayload(signaling=Signaling()).to_bytes()
         self.request = ExchangeRequest(status=STATUS).to_bytes()
 
-    def standard(self) -> None:
+    def turns(self, flow: Flow) -> Iterator[None]:
+        """Return the turns of one transaction."""
+        return self.standard() if flow is Flow.STANDARD else self.fast()
+
+    def run(self, flow: Flow) -> None:
+        """Run one transaction at once."""
+        deque(self.turns(flow), maxlen=0)
+
+    def standard(self) -> Iterator[None]:
         """Two key pairs, three points, two signatures made and verified, two ECDH, the rest."""
+        yield  # SELECT: nothing to compute
+        yield
         reader_ephemeral = ec.generate_private_key(_CURVE)
         reader_point = _encode(reader_ephemeral)
         transaction_id = os.urandom(16)
-        device_ephemeral = ec.generate_private_key(_CURVE)  # AUTH0 on the device
+        yield  # the device's AUTH0
+        device_ephemeral = ec.generate_private_key(_CURVE)
         at_device = _decode(reader_point)
         device_point = _encode(device_ephemeral)
-        at_reader = _decode(device_point)  # AUTH1 on the reader
+        yield  # the reader's AUTH1
+        at_reader = _decode(device_point)
         signature = self._sign(self.reader, self.by_reader)
         kdh = self._agree(reader_ephemeral, at_reader, transaction_id)
         block = _hkdf(kdh, self.salt, self.info, 160)
         reader_out, reader_in = AESGCM(block[:32]), AESGCM(block[32:64])
-        self._verify(self.reader_public, signature, self.by_reader)  # AUTH1 on the device
+        yield  # the device's AUTH1
+        self._verify(self.reader_public, signature, self.by_reader)
         kdh_device = self._agree(device_ephemeral, at_device, transaction_id)
         block = _hkdf(kdh_device, self.salt, self.info, 160)
         device_in, device_out = AESGCM(block[:32]), AESGCM(block[32:64])
         _hkdf(kdh_device, self.salt_persistent, self.info, 32)
         proof = self.proof_head + self._sign(self.device, self.by_device) + self.proof_tail
         sealed = device_out.encrypt(_IV_DEVICE, proof, None)
-        plain = reader_in.decrypt(_IV_DEVICE, sealed, None)  # the reader again
+        yield  # the reader's EXCHANGE
+        plain = reader_in.decrypt(_IV_DEVICE, sealed, None)
         _decode(plain[2:67])
         self._verify(self.device_public, plain[69:133], self.by_device)
         _hkdf(kdh, self.salt_persistent, self.info, 32)
-        device_in.decrypt(_IV_READER, reader_out.encrypt(_IV_READER, self.request, None), None)
-        reader_in.decrypt(_IV_DEVICE_2, device_out.encrypt(_IV_DEVICE_2, SUCCESS, None), None)
+        sealed = reader_out.encrypt(_IV_READER, self.request, None)
+        yield  # the device's EXCHANGE
+        device_in.decrypt(_IV_READER, sealed, None)
+        sealed = device_out.encrypt(_IV_DEVICE_2, SUCCESS, None)
+        yield  # the reader's end
+        reader_in.decrypt(_IV_DEVICE_2, sealed, None)
 
-    def fast(self) -> None:
+    def fast(self) -> Iterator[None]:
         """Two key pairs, two points, two key blocks, the cryptogram, one EXCHANGE."""
+        yield  # SELECT: nothing to compute
+        yield
         reader_point = _encode(ec.generate_private_key(_CURVE))
         os.urandom(16)
+        yield  # the device's AUTH0
         _decode(reader_point)
         device_point = _encode(ec.generate_private_key(_CURVE))
         block = _hkdf(self.kpersistent, self.salt_fast, self.info, 160)
         device_in, device_out = AESGCM(block[32:64]), AESGCM(block[64:96])
         cryptogram = AESGCM(block[:32]).encrypt(_IV_ONCE, self.cryptogram, None)
+        yield  # the reader's EXCHANGE
         _decode(device_point)
         block = _hkdf(self.kpersistent, self.salt_fast, self.info, 160)
         AESGCM(block[:32]).decrypt(_IV_ONCE, cryptogram, None)
         reader_out, reader_in = AESGCM(block[32:64]), AESGCM(block[64:96])
-        device_in.decrypt(_IV_READER, reader_out.encrypt(_IV_READER, self.request, None), None)
-        reader_in.decrypt(_IV_DEVICE, device_out.encrypt(_IV_DEVICE, SUCCESS, None), None)
+        sealed = reader_out.encrypt(_IV_READER, self.request, None)
+        yield  # the device's EXCHANGE
+        device_in.decrypt(_IV_READER, sealed, None)
+        sealed = device_out.encrypt(_IV_DEVICE, SUCCESS, None)
+        yield  # the reader's end
+        reader_in.decrypt(_IV_DEVICE, sealed, None)
 
     @staticmethod
     def _agree(
@@ -285,9 +314,9 @@ def transactions(samples: int) -> list[Figure]:
     times = interleaved(
         {
             "standard": lambda: pair.transaction(Flow.STANDARD),
-            "standard floor": floor.standard,
+            "standard floor": lambda: floor.run(Flow.STANDARD),
             "fast": lambda: pair.transaction(Flow.FAST),
-            "fast floor": floor.fast,
+            "fast floor": lambda: floor.run(Flow.FAST),
         },
         samples,
     )
@@ -338,9 +367,14 @@ def transactions(samples: int) -> list[Figure]:
 
 
 class Recording:
-    """The APDUs of one transaction, and a device that answers them from the record."""
+    """The APDUs of one transaction, and a device that answers them from the record.
+
+    Attributes:
+        turns: What reader and device compute before each message; nothing in a bare echo.
+    """
 
     def __init__(self) -> None:
+        self.turns: Iterator[None] = iter(())
         self.commands: list[bytes] = []
         self.responses: list[bytes] = []
         self._next = 0
@@ -356,6 +390,7 @@ class Recording:
     def answer(self, command: bytes) -> bytes:
         """Give the next recorded response."""
         del command
+        next(self.turns, None)
         self._next += 1
         return self.responses[self._next - 1]
 
@@ -366,7 +401,9 @@ class Recording:
     def echo(self, exchange: Callable[[bytes], bytes]) -> None:
         """Send the recorded commands in a plain loop."""
         for command in self.commands:
+            next(self.turns, None)
             exchange(command)
+        next(self.turns, None)
 
 
 async def _timed_tap(
@@ -381,87 +418,91 @@ async def _timed_tap(
     return perf_counter() - began
 
 
+_KINDS = ("tap", "echo", "crypto")
+
+
 async def _tap_times(samples: int) -> Samples:
-    """Time taps of both flows, echoes of the same APDUs and the floor, in turn on one reader."""
+    """Time taps of both flows, bare echoes and echoes with the floor, in turn on one reader."""
     from dkey.link.nfc import NfcInitiator  # noqa: PLC0415 - not in the process of figure 6
     from firmware_mock.field import DeviceInField  # noqa: PLC0415
     from firmware_mock.pn532 import VirtualPn532  # noqa: PLC0415
     from firmware_mock.pty_port import PtyPort  # noqa: PLC0415
 
     floor, chip = Floor(), VirtualPn532()
-    bare = {Flow.STANDARD: floor.standard, Flow.FAST: floor.fast}
-    pairs = {flow: Pair() for flow in bare}
-    records = {flow: Recording() for flow in bare}
-    for flow, pair in pairs.items():
-        run_blocking(pair.procedure(flow), pair.host.answer, records[flow])
-    times: Samples = {
-        f"{flow.value} {what}": [] for flow in bare for what in ("tap", "echo", "floor")
-    }
+    flows = (Flow.STANDARD, Flow.FAST)
+    pairs = {flow: Pair() for flow in flows}
+    records = {flow: Recording() for flow in flows}
+    for flow in flows:
+        run_blocking(pairs[flow].procedure(flow), pairs[flow].host.answer, records[flow])
+    times: Samples = {f"{flow.value} {kind}": [] for flow in flows for kind in _KINDS}
 
-    async def tap(flow: Flow) -> float:
+    async def timed(flow: Flow, kind: str) -> float:
+        record = records[flow]
+        if kind == "tap":
+            return await product(flow)
+        record.turns = floor.turns(flow) if kind == "crypto" else iter(())
+        chip.target = DeviceInField(record)
+        return await _timed_tap(initiator, lambda link: link.run_blocking(record.echo))
+
+    async def product(flow: Flow) -> float:
         async def work(link: NfcLink) -> None:
             pairs[flow].keep(await run(pairs[flow].procedure(flow), link))
 
         chip.target = DeviceInField(pairs[flow].host)
         return await _timed_tap(initiator, work)
 
-    async def echo(flow: Flow) -> float:
-        chip.target = DeviceInField(records[flow])
-        return await _timed_tap(initiator, lambda link: link.run_blocking(records[flow].echo))
-
     with PtyPort(chip) as port:
         initiator = NfcInitiator(port.path)
-        for flow in bare:
-            await tap(flow)
-            await echo(flow)
-        for number in range(samples):
-            for flow, crypto in bare.items():
-                steps = [("tap", tap), ("echo", echo)]
-                for name, step in steps if number % 2 else reversed(steps):
-                    times[f"{flow.value} {name}"].append(await step(flow))
-                began = perf_counter()
-                crypto()
-                times[f"{flow.value} floor"].append(perf_counter() - began)
+        for number in range(-1, samples):  # the first round opens the reader
+            for flow in flows:
+                for kind in _KINDS if number % 2 else reversed(_KINDS):
+                    seconds = await timed(flow, kind)
+                    if number >= 0:
+                        times[f"{flow.value} {kind}"].append(seconds)
         await initiator.aclose()
     return times
 
 
-def _shares(times: Samples, flow: str) -> tuple[Figure, Figure]:
-    """Return our share of a tap above the echo, whole and without its cryptography, percent."""
+def _shares(times: Samples, flow: str) -> list[Figure]:
+    """Return our share of a tap above the echo, percent: whole, and above the bare crypto."""
+    tap, echo, crypto = (times[f"{flow} {kind}"] for kind in _KINDS)
+    note = (
+        f"{flow} tap {median(tap) * 1e3:.2f} ms, echo {median(echo) * 1e3:.2f} ms, "
+        f"echo with the bare crypto {median(crypto) * 1e3:.2f} ms"
+    )
 
-    def share(tap: float, echo: float, crypto: float) -> float:
-        return (tap - echo - crypto) / echo * 100
+    def share(name: str, below: list[float], floor: str, limit: float | None) -> Figure:
+        # Neighbours in time are subtracted: an idle machine wakes up slowly, a busy one does not.
+        extra = [a - b for a, b in zip(tap, below, strict=True)]
+        slices = zip(slice_medians(extra), slice_medians(echo), strict=True)
+        return Figure(
+            name=f"{flow} tap through nfcpy on the pty, {name}",
+            value=median(extra) / median(echo) * 100,
+            unit="%",
+            floor=floor,
+            limit=limit,
+            samples=len(tap),
+            spread=spread([above / base * 100 for above, base in slices]),
+            note=note,
+        )
 
-    medians = [median(times[f"{flow} {what}"]) for what in ("tap", "echo", "floor")]
-    parts = [slice_medians(times[f"{flow} {what}"]) for what in ("tap", "echo", "floor")]
-    tap_ms, echo_ms, crypto_ms = (each * 1e3 for each in medians)
-    compared = (
-        "recorded APDUs of the same tap, sent by a plain loop inside NfcLink.run_blocking to a "
-        "responder that answers from the record: the same nfcpy driver, pseudo-terminal, virtual "
-        "PN532, ISO-DEP, sense and field off"
-    )
-    common = f"{flow} tap {tap_ms:.2f} ms, echo {echo_ms:.2f} ms, floor {crypto_ms:.2f} ms"
-    samples = len(times[f"{flow} tap"])
-    whole = Figure(
-        name=f"{flow} tap through nfcpy on the pty, above an echo",
-        value=share(medians[0], medians[1], 0),
-        unit="%",
-        floor=compared,
-        limit=20 if flow == "standard" else None,
-        samples=samples,
-        spread=spread([share(tap, echo, 0) for tap, echo, _ in zip(*parts, strict=True)]),
-        note=f"cryptography included; {common}",
-    )
-    ours = Figure(
-        name=f"{flow} tap through nfcpy on the pty, without crypto",
-        value=share(*medians),
-        unit="%",
-        floor="the same echo; the crypto floor, measured between the taps, is taken off",
-        samples=samples,
-        spread=spread([share(*part) for part in zip(*parts, strict=True)]),
-        note=common,
-    )
-    return whole, ours
+    return [
+        share(
+            "above an echo",
+            echo,
+            "recorded APDUs of the same tap, sent by a plain loop inside NfcLink.run_blocking to a "
+            "responder that answers from the record: the same nfcpy driver, pseudo-terminal, "
+            "virtual PN532, ISO-DEP, sense and field off; no cryptography",
+            20 if flow == "standard" else None,
+        ),
+        share(
+            "without crypto",
+            crypto,
+            "the same echo, in which reader and device also run the crypto floor, each operation "
+            "where the product runs it; in percent of the echo without",
+            None,
+        ),
+    ]
 
 
 def taps(samples: int) -> list[Figure]:

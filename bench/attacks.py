@@ -61,7 +61,8 @@ def measure(case: Case, foundry: Foundry, seeds: int) -> Result:
         if outcome.red:
             result.caught += 1
         else:
-            result.missed.append(f"{broken.why}: {outcome.text}")
+            first, *rest = outcome.text.strip().splitlines()
+            result.missed.append(f"{broken.why}: {' / '.join([first, *rest[-1:]])}")
     return result
 
 

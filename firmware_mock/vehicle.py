@@ -8,7 +8,7 @@ of the transaction: a device that leaves the field at any point before changes n
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from dkey.access.directory import MemoryDirectory
@@ -52,6 +52,9 @@ __all__ = ["READER_KEY", "TapOutcome", "Vehicle"]
 
 READER_KEY: Final = "reader"
 """Name of the vehicle's reader key in its vault; all its readers share it."""
+_DEVICE_SETTING: Final = 1
+_SECURE_ACTION: Final = 2
+"""Authentication policies (Aliro 1.0 §8.3.3.2.1): to authorise start is a secure action."""
 _SENSE_S: Final = 1.0
 _PRESENCE_S: Final = 0.2
 
@@ -208,13 +211,14 @@ class Vehicle:
             vault=self._vault,
             key=READER_KEY,
         )
-        del position  # the sub-identifier names the reader on the wire
-        return AccessReader(identity, MemoryDirectory(), self._entropy)
+        policy = _SECURE_ACTION if position is Position.CONSOLE_PAD else _DEVICE_SETTING
+        return AccessReader(identity, MemoryDirectory(), self._entropy, policy=policy)
 
     def _reload(self) -> None:
         """Bring the readers' directories and the grants in line with the store."""
         known = self.store.credentials()
         self._grants = {each.credential_id: each.grant() for each in known}
+        self._follow_holder()
         self._cards = self.store.cards()
         for position, reader in self._readers.items():
             sub_id = self._sub_ids[position]
@@ -242,6 +246,15 @@ class Vehicle:
         if self._pad.grant is not None:
             now = self._grants.get(self._pad.grant.credential_id)
             self._pad = self._pad.updated(now) if now is not None else StartAuthorisation()
+
+    def _follow_holder(self) -> None:
+        """Let the cards follow a restriction of their holder, the owner (requirements S22, C5)."""
+        owners = [each for each in self._grants.values() if each.role is Role.OWNER]
+        if not owners or any(each.state is CredentialState.ACTIVE for each in owners):
+            return
+        for credential_id, grant in self._grants.items():
+            if grant.role is Role.CARD and grant.state is CredentialState.ACTIVE:
+                self._grants[credential_id] = replace(grant, state=owners[-1].state)
 
     # --- taps -------------------------------------------------------------------------------
 
@@ -296,7 +309,11 @@ class Vehicle:
         session = yield from reader.authenticate(Flow.AUTO if handle else Flow.STANDARD)
         credential = session.credential
         grant = None if credential is None else self._grants.get(credential.name)
-        intent = parse_intent(session.extension)
+        try:
+            intent = parse_intent(session.extension) if VEHICLE.intents else None
+        except RemoteFault:
+            yield from session.fail(ReaderStatus.BAD_FORMAT)
+            raise
         verdict = self._decide(position, grant, intent, session.flow)
         if verdict.code is not None:
             yield from session.fail(_status(verdict.code))
@@ -327,6 +344,10 @@ class Vehicle:
     def _settle(self, position: Position, decided: _Decided) -> TapOutcome:
         """Commit and carry out what a finished transaction decided."""
         grant, verdict = decided.grant, decided.verdict
+        if position is Position.CONSOLE_PAD and verdict.action is not Action.AUTHORISE_CARD:
+            # Whoever lies there now counts, also when refused: the key before it does no more.
+            fast = decided.flow is Flow.FAST
+            self._pad = StartAuthorisation().present(grant, fast=fast, now_s=self._clock())
         if verdict.code is not None or verdict.action is None or grant is None:
             code = verdict.code or RefusalCode.NOT_AUTHORISED
             return self._refused(position, code, verdict.text, grant=grant, flow=decided.flow)
@@ -338,7 +359,7 @@ class Vehicle:
         self._commit(position, decided, verdict.action.value)
         match verdict.action:
             case Action.AUTHORISE_START:
-                self._pad = StartAuthorisation().present(grant, fast=False, now_s=self._clock())
+                pass  # the device lies on the pad, which is all there is to it
             case Action.AUTHORISE_CARD:
                 self.window = self._authorised_window(grant, decided.flow)
             case Action.LOCK:
@@ -359,9 +380,10 @@ class Vehicle:
             if decided.kpersistent is not None:
                 sealed = self._seal.close(decided.kpersistent, _place(grant.credential_id, sub_id))
                 writes.put_kpersistent(grant.credential_id, sub_id, sealed)
+            else:
+                writes.mark_used(grant.credential_id, sub_id)
             self._log(writes, kind, position=position, credential_id=grant.credential_id)
-        if decided.kpersistent is not None:
-            self._reload()
+        self._reload()
 
     def _refused(
         self,
@@ -480,6 +502,7 @@ class Vehicle:
         Raises:
             PolicyRefusal: By the pairing rules, or the key is enrolled already.
         """
+        self.window = self.window.tick(now_s=self._clock())
         try:
             if self.store.credential_by_x(card.public_key.x) is not None:
                 raise PolicyRefusal(

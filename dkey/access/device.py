@@ -258,6 +258,9 @@ class AccessApplet:
             return self._refuse(SW.WRONG_DATA, exc)
         except DkeyError as exc:
             return self._refuse(SW.GENERAL, exc)
+        except Exception as exc:  # noqa: BLE001 - a store's own fault must not leave keys behind
+            log.error("transaction failed inside: %s", type(exc).__name__)  # noqa: TRY400 - no data
+            return self._refuse(SW.GENERAL)
 
     def _dispatch(self, command: Command) -> Response:
         try:
@@ -402,7 +405,7 @@ class AccessApplet:
         """
         reader, context = now.reader, now.context
         key, group_key = self._decoy_reader, context.group_key_x
-        if reader is not None and now.certificate:
+        if now.certificate:
             key = self._certified(reader, now.certificate)
         elif reader is not None:
             key, group_key = reader.public_key, reader.public_key.x
@@ -413,13 +416,12 @@ class AccessApplet:
             return context
         return replace(context, group_key_x=group_key)
 
-    def _certified(self, reader: TrustedReader, compressed: bytes) -> PublicKey:
+    def _certified(self, reader: TrustedReader | None, compressed: bytes) -> PublicKey:
         """Return the certified key, or the decoy when the certificate is not trusted."""
-        if reader.issuer_key is None:
-            return self._decoy_reader
+        issuer = None if reader is None else reader.issuer_key
         parsed = ReaderCertificate.expand(compressed)
         try:
-            parsed.verify(reader.issuer_key)
+            parsed.verify(issuer or self._decoy_reader)
         except AuthenticationError:
             return self._decoy_reader
         return parsed.public_key

@@ -12,7 +12,7 @@ class Freshness:
 
     __slots__ = ("_depth", "_seen")
 
-    def __init__(self, depth: int = 64) -> None:
+    def __init__(self, depth: int = 128) -> None:
         self._depth = depth
         self._seen: dict[bytes, None] = {}
 

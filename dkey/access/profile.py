@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Final
 
 from dkey.errors import FileFormatError
+from dkey.lifecycle.policy import MAX_FAST_CANDIDATES
 
 __all__ = ["ALIRO", "PROFILES", "VEHICLE", "Interface", "Profile", "profile_named"]
 
@@ -59,7 +60,7 @@ VEHICLE: Final = Profile(
     versions=(b"\x01\x00",),
     application_type=b"\x00\x00",
     minimal_lengths=True,
-    max_fast_candidates=16,  # owner and 3 shares, 4 devices each
+    max_fast_candidates=MAX_FAST_CANDIDATES,
     intents=True,
 )
 """The same transaction under an identifier of ours (specs/vehicle-profile.md §2)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from dkey.access.exchange import ExchangeRequest, ReaderStatus, parse_response
 from dkey.access.freshness import Freshness
@@ -38,7 +38,15 @@ from dkey.access.schedule import (
 from dkey.codec.apdu import SW, Command, Limits, Response, exchange
 from dkey.crypto.channel import SecureChannel, open_once
 from dkey.crypto.p256 import PrivateKey, PublicKey
-from dkey.errors import AuthenticationError, RemoteFault, ReplayError, StatusError, WireError
+from dkey.errors import (
+    AuthenticationError,
+    LinkError,
+    LocalFault,
+    RemoteFault,
+    ReplayError,
+    StatusError,
+    WireError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -56,6 +64,7 @@ __all__ = [
     "Session",
 ]
 
+T = TypeVar("T")
 MAX_COMMAND: Final = 2048
 MAX_RESPONSE: Final = 4096
 
@@ -173,9 +182,11 @@ class Session:
             AuthenticationError: The response does not verify.
             RemoteFault: The device reports that it did nothing of the request.
         """
-        sealed = self._channel.seal(request.to_bytes())
-        answer = yield from exchange(command(Ins.EXCHANGE, sealed), self._limits)
+        if not self._channel.alive:
+            raise AuthenticationError("the transaction is over", clause="Aliro 1.0 §8.3.3.5")
         try:
+            sealed = self._channel.seal(request.to_bytes())
+            answer = yield from exchange(command(Ins.EXCHANGE, sealed), self._limits)
             if answer.sw != SW.OK:
                 raise StatusError("EXCHANGE", answer.sw, clause="Aliro 1.0 §8.3.3.5")
             reads, result = parse_response(self._channel.open(answer.data))
@@ -187,6 +198,9 @@ class Session:
         except RemoteFault:
             self._channel.destroy()
             yield from _control_flow(ControlFlow())
+            raise
+        except LinkError:
+            self._channel.destroy()
             raise
         return reads
 
@@ -266,19 +280,16 @@ class AccessReader:
             most = self.identity.profile.max_fast_candidates
             candidates = self.directory.fast_candidates(most)
         fast = flow is Flow.FAST or (flow is Flow.AUTO and bool(candidates))
-        try:
-            opening = yield from self._auth0(selected, limits, fast=fast)
-            if fast:
-                session = self._match(opening, candidates, limits)
-                if session is not None:
-                    return session
-                if flow is Flow.FAST:
-                    raise AuthenticationError("no stored Kpersistent matches the device")
-            yield from self._load_cert(limits)
-        except RemoteFault:
-            yield from _control_flow(ControlFlow())
-            raise
-        return (yield from self._auth1(opening, limits))
+        opening = yield from _telling(self._auth0(selected, limits, fast=fast))
+        if fast:
+            session = yield from self._match(opening, candidates, limits)
+            if session is not None:
+                return session
+            if flow is Flow.FAST:
+                yield from _control_flow(ControlFlow())
+                raise AuthenticationError("no stored Kpersistent matches the device")
+        answer = yield from _telling(self._prove(opening, limits))
+        return (yield from self._verify(opening, answer, limits))
 
     # --- SELECT and AUTH0 -------------------------------------------------------------------
 
@@ -343,7 +354,7 @@ class AccessReader:
 
     def _match(
         self, opening: _Opening, candidates: Sequence[EnrolledCredential], limits: Limits
-    ) -> Session | None:
+    ) -> Generator[bytes, bytes, Session | None]:
         """Try every stored Kpersistent, always all of them, so that the position does not show."""
         context, answer = opening.context, opening.answer
         match: tuple[EnrolledCredential, SessionKeys, bytes] | None = None
@@ -357,49 +368,54 @@ class AccessReader:
         if match is None:
             return None
         credential, keys, plain = match
+        channel = _reader_channel(keys)
+        try:
+            signaling = CryptogramPayload.parse(plain).signaling
+        except RemoteFault:
+            yield from _fail_protected(channel, ReaderStatus.BAD_FORMAT, limits)
+            raise
         return Session(
             flow=Flow.FAST,
             credential=credential,
             public_key=credential.public_key,
             extension=answer.extension,
-            signaling=CryptogramPayload.parse(plain).signaling,
+            signaling=signaling,
             mailbox=None,
             keys=keys,
             kpersistent=None,
-            channel=_reader_channel(keys),
+            channel=channel,
             limits=limits,
         )
 
     # --- LOAD CERT and AUTH1 ----------------------------------------------------------------
 
-    def _load_cert(self, limits: Limits) -> Generator[bytes, bytes, None]:
-        if not self.identity.certificate:
-            return
-        load = command(Ins.LOAD_CERT, self.identity.certificate)
-        answer = yield from _checked("LOAD CERT", load, limits)
-        if answer.data:
-            raise WireError("LOAD CERT was answered with data", clause="Aliro 1.0 §8.3.3.3")
-
-    def _auth1(self, opening: _Opening, limits: Limits) -> Generator[bytes, bytes, Session]:
-        context = opening.context
-        digest = sha256(context.signed_data(READER_USAGE)).digest()
+    def _prove(self, opening: _Opening, limits: Limits) -> Generator[bytes, bytes, bytes]:
+        """Show the certificate, if there is one, and the reader's signature."""
+        if self.identity.certificate:
+            load = command(Ins.LOAD_CERT, self.identity.certificate)
+            loaded = yield from _checked("LOAD CERT", load, limits)
+            if loaded.data:
+                raise WireError("LOAD CERT was answered with data", clause="Aliro 1.0 §8.3.3.3")
+        digest = sha256(opening.context.signed_data(READER_USAGE)).digest()
         request = Auth1Command(
             want_public_key=self._want_public_key,
             signature=self.identity.vault.sign(self.identity.key, digest),
         )
+        answer = yield from _checked("AUTH1", command(Ins.AUTH1, request.to_bytes()), limits)
+        return answer.data
+
+    def _verify(
+        self, opening: _Opening, sealed: bytes, limits: Limits
+    ) -> Generator[bytes, bytes, Session]:
+        """Open the device's proof and verify it."""
+        context = opening.context
         shared = opening.ephemeral.agree(opening.device_ephemeral)
         kdh = diffie_hellman_key(shared, context.transaction_id)
         keys = context.standard(kdh)
         channel = _reader_channel(keys)
-        try:
-            raw = yield from _checked("AUTH1", command(Ins.AUTH1, request.to_bytes()), limits)
-        except RemoteFault:
-            channel.destroy()
-            yield from _control_flow(ControlFlow())
-            raise
         status = ReaderStatus.BAD_CONTENT
         try:
-            plain = channel.open(raw.data)
+            plain = channel.open(sealed)
             status = ReaderStatus.BAD_FORMAT
             payload = Auth1Payload.parse(plain, minimal=self._minimal)
             status = self._absent(payload) or ReaderStatus.BAD_CONTENT
@@ -449,6 +465,15 @@ class AccessReader:
         named = PublicKey.parse(payload.public_key)
         enrolled = self.directory.by_x(named.x)
         return enrolled, enrolled.public_key if enrolled else named
+
+
+def _telling(procedure: Generator[bytes, bytes, T]) -> Generator[bytes, bytes, T]:
+    """Run ``procedure``; on a fault tell the device by CONTROL FLOW before it is raised."""
+    try:
+        return (yield from procedure)
+    except (RemoteFault, LocalFault):
+        yield from _control_flow(ControlFlow())
+        raise
 
 
 def _limits(selected: SelectResponse) -> Limits:

@@ -15,6 +15,7 @@ from dkey.errors import (
     PolicyRefusal,
     RefusalCode,
     RemoteFault,
+    ReplayError,
     StatusError,
 )
 from dkey.link.driver import run
@@ -172,6 +173,8 @@ def _verdict(exc: DkeyError) -> tuple[str, RefusalCode | None]:
         return "refused", (
             RefusalCode.DEVICE_UNSUPPORTED if missing else RefusalCode.NOT_AUTHORISED
         )
+    if isinstance(exc, ReplayError):
+        return "refused", RefusalCode.REPLAY
     if isinstance(exc, AuthenticationError):
         return "refused", RefusalCode.NOT_AUTHORISED
     if isinstance(exc, RemoteFault | LinkError):

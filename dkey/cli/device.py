@@ -55,6 +55,9 @@ def serve_command(
     PORT 0 picks a free one; the line `listening PORT` tells which.
     """
     file = CredentialFile(credential, read_only=read_only)
+    profile = file.credential.profile
+    if action and not profile.intents:
+        raise click.UsageError(f"the profile {profile.name} carries no --action")
     applet = AccessApplet(
         file.credential,
         SystemEntropy(),

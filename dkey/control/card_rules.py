@@ -1,8 +1,8 @@
 """The card pairing decision: who may pair which card with the vehicle in which state.
 
 Pure, like every decision: :data:`CARD_PAIRING_RULES` is walked from the top, and the first rule
-that holds is the one reason of the refusal (specs/touch.md). The order of the steps around it is in
-:mod:`dkey.control.card_window`.
+that holds is the one reason of the refusal (specs/card-keys.md §4). The order of the steps around
+it is in :mod:`dkey.control.card_window`.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ TRANSITIONS: Final[dict[tuple[WindowState, WindowInput], WindowState]] = {
     (WindowState.AWAIT_CARD, WindowInput.CANCEL): WindowState.CLOSED,
     (WindowState.AWAIT_CARD, WindowInput.TIMEOUT): WindowState.CLOSED,
 }
-"""Every pair that is not listed is refused with NOT_AUTHORISED and closes the window."""
+"""Every pair that is not listed is refused with NOT_AUTHORISED and changes nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,14 +49,14 @@ MAX_HOLDERS: Final = 1 + MAX_SHARES
 """Holders whose devices may be tried: the owner and the sharees (security 5, case 34)."""
 MAX_DEVICES_PER_HOLDER: Final = 4
 """Devices of one holder that may be tried in a fast transaction (ours)."""
-MAX_FAST_CANDIDATES: Final = MAX_HOLDERS * MAX_DEVICES_PER_HOLDER
-"""Persistent keys tried in one fast transaction, at most (ours; security 5, case 34)."""
 
 # Touch and cards.
 INITIAL_CARDS: Final = 1
 """Cards given at purchase, ever, per vehicle (K82; S34)."""
 MAX_CARDS: Final = 2
 """Cards of one vehicle that are active or suspended at a time (ours; C32)."""
+MAX_FAST_CANDIDATES: Final = MAX_HOLDERS * MAX_DEVICES_PER_HOLDER + MAX_CARDS
+"""Persistent keys tried in one fast transaction, at most (ours; security 5, case 34)."""
 PAD_GRACE_S: Final = 30.0
 """START passes this long after the key left the console pad, inclusive (ours; C24)."""
 TAP_DEBOUNCE_S: Final = 1.5

@@ -99,7 +99,7 @@ BAD_FIELDS: list[tuple[str, Any, str]] = [
         "sub_id": ["", "00" * 15, "00" * 17, "zz" * 16, True],
         "private_key": ["", "00" * 32, ORDER, "ff" * 32, "11" * 31, "11" * 33, "xy" * 32, 5],
         "credentials": ["", {}, 7, True],
-        "certificate": ["zz", "3000", "00" * 40, 7],
+        "certificate": ["zz", "3", 7],
     }.items()
     for wrong in wrongs
 ]
@@ -215,6 +215,13 @@ def test_a_certificate_with_one_changed_byte_is_refused(tmp_path, at):
     data = bytearray.fromhex(json.loads(path.read_text())["certificate"])
     data[at] ^= 1
     rewrite(path, certificate=data.hex())
+    refused(path, "certificate")
+
+
+@pytest.mark.parametrize("value", ["30", "3000", "00" * 40])
+def test_what_is_no_certificate_is_refused(tmp_path, value):
+    path = bench(tmp_path, certificate=True).reader
+    rewrite(path, certificate=value)
     refused(path, "certificate")
 
 

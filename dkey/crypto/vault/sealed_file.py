@@ -215,7 +215,7 @@ def read(path: Path) -> tuple[Image, tuple[int, int, int]]:
     if len(data) > _MAX_FILE:
         raise _malformed(path, f"it is over {_MAX_FILE} bytes")
     try:
-        return _from_json(json.loads(data)), seen
+        return _from_json(json.loads(data, object_pairs_hook=_unique)), seen
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise _malformed(path, str(exc) or type(exc).__name__) from exc
 
@@ -249,6 +249,13 @@ def write(path: Path, image: Image, *, after_ns: int) -> tuple[int, int, int]:
     except OSError as exc:
         raise unwritable(path, exc) from exc
     return seen
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
 
 
 def _to_json(image: Image) -> dict[str, Any]:

@@ -339,7 +339,7 @@ def same_work_at_every_place(seed: int) -> None:
         ),
         Broken(
             module="dkey.access.profile",
-            old="    max_fast_candidates=16,",
+            old="    max_fast_candidates=MAX_FAST_CANDIDATES,",
             new="    max_fast_candidates=64,",
             why="the vehicle profile allows more holders than there can be",
         ),
