@@ -469,8 +469,10 @@ class Vehicle:
         reader = self._readers[position]
         try:
             card = await run(begin_pairing(reader.identity, self._entropy), link)
-            window = self._admit(card)
+            self._admit(card)
             await run(card.commit(), link)
+            # The card may have taken its time: what permits it must still hold, as after a tap.
+            window = self._admit(card)
             credential = self._credential(
                 f"card {len(self.store.cards()) + 1}",
                 card.public_key,

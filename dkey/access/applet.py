@@ -97,6 +97,7 @@ class AppletHost:
 
     def _refuse(self, status: SW) -> bytes:
         self._assembler.reset()
+        self._splitter.reset()
         if self._selected is not None:
             self._selected.fail()
         return Response(sw=status).to_bytes()

@@ -47,7 +47,7 @@ class MemoryDirectory:
     def fast_candidates(self, limit: int) -> Sequence[EnrolledCredential]:
         """Return the last ``limit`` credentials that have a Kpersistent."""
         have = [each for each in self._by_x.values() if each.kpersistent is not None]
-        return have[-limit:]
+        return have[-limit:] if limit > 0 else []
 
     def store_kpersistent(self, x: bytes, key: Secret) -> None:
         """Keep Kpersistent for one credential and make it the most recently used."""

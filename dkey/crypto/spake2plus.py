@@ -191,7 +191,7 @@ def derive_w0_w1(
 
     scrypt's password is ``len(code) || code || len(id_prover) || id_prover || len(id_verifier) ||
     id_verifier``, each length 8 bytes little-endian; its output has 80 bytes: w0s (40) || w1s
-    (40), big-endian. w0 = w0s mod n, w1 = w1s mod n; 64 bits more than the order leave no bias.
+    (40), big-endian, each reduced by the order; 64 bits more than the order leave no bias.
     A caller that takes ``n``, ``r``, ``p`` from the peer checks them against its policy first.
 
     Args:
@@ -211,12 +211,12 @@ def derive_w0_w1(
             f"scrypt needs a code, and a salt of at least {SALT_SIZE_MIN} bytes",
             clause="RFC 9383 §3.2",
         )
-    if min(n, r, p) < 1 or 128 * r * (n + p) > SCRYPT_MEMORY_LIMIT:
+    if not 0 < min(n, r, p) <= max(n, r, p) < 1 << 30:
         raise LocalFault("scrypt's cost is out of range", hint="use n=32768, r=8, p=1")
     password = b"".join(map(_prefixed, (code.reveal(), id_prover, id_verifier)))
     try:
         output = hashlib.scrypt(
-            password, salt=salt, n=n, r=r, p=p, maxmem=2 * SCRYPT_MEMORY_LIMIT, dklen=80
+            password, salt=salt, n=n, r=r, p=p, maxmem=SCRYPT_MEMORY_LIMIT, dklen=80
         )
     except ValueError as exc:
         raise LocalFault("scrypt does not take this cost", hint="use n=32768, r=8, p=1") from exc

@@ -84,7 +84,7 @@ def test_a_broken_build_whose_source_is_gone_says_so(foundry):
 def test_a_case_that_crashes_is_not_red(foundry):
     crash = Broken(
         module="dkey.crypto.channel",
-        old="self._in_count = count + 1",
+        old="COUNTER_LIMIT: Final = 0xFFFF",
         new="raise RuntimeError('no attack did this')",
         why="it does not work at all",
     )

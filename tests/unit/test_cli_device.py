@@ -194,9 +194,7 @@ def test_a_reader_that_leaves_before_the_end_changes_nothing(files):
         procedure = AccessReader(file.identity, file.directory, SeededEntropy("r")).authenticate()
         await drive(procedure, link)
 
-    ran, _ = served(
-        torn, "device", "serve", LINK, "--credential", files.credential, "--once"
-    )
+    ran, _ = served(torn, "device", "serve", LINK, "--credential", files.credential, "--once")
     assert ran.code == 0
     assert files.credential.read_bytes() == before
 
@@ -267,7 +265,9 @@ def test_no_credential_is_a_usage_error():
 
 def secrets_of(files: Bench, *reports: TapReport) -> set[bytes]:
     """Return every secret that the two files or the given transactions hold."""
-    found = {json.loads(path.read_text())["private_key"] for path in (files.reader, files.credential)}
+    found = {
+        json.loads(path.read_text())["private_key"] for path in (files.reader, files.credential)
+    }
     found |= {key for key in (files.reader_kpersistent, files.device_kpersistent) if key}
     found |= {value for report in reports for value in report.secrets().values() if value}
     return {bytes.fromhex(each) for each in found}
@@ -368,5 +368,3 @@ def test_a_reader_of_the_other_profile_is_not_answered(tmp_path):
     ran, report = serve_once(files)
     assert ran.code == 0
     assert report.code == "DEVICE_UNSUPPORTED"
-
-

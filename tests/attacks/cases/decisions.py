@@ -344,7 +344,14 @@ def slow_card(seed: int) -> None:
     24,
     "what ends the owner's authority while the card answers ends the enrolment",
     source="life_bfs: rights are those of now",
-    finding="Vehicle._pair_card asks nothing again after COMMIT, unlike _settle after a tap",
+    broken=(
+        Broken(
+            module="firmware_mock.vehicle",
+            old="            window = self._admit(card)\n",
+            new="            window = CardWindow()\n",
+            why="nothing is asked again after COMMIT",
+        ),
+    ),
 )
 def authority_lost_in_commit(seed: int) -> None:
     with Parked(seed) as parked:
@@ -366,7 +373,14 @@ def authority_lost_in_commit(seed: int) -> None:
     24,
     "a replacement that was cancelled leaves no second card beside the first",
     source="requirements S25",
-    finding="Vehicle._pair_card reads window.replaces after COMMIT, when it may be cancelled",
+    broken=(
+        Broken(
+            module="firmware_mock.vehicle",
+            old="            window = self._admit(card)\n",
+            new="            window = CardWindow()\n",
+            why="nothing is asked again after COMMIT",
+        ),
+    ),
 )
 def cancelled_replacement(seed: int) -> None:
     with Parked(seed) as parked:
