@@ -8,6 +8,7 @@ is the same to the reader: an error status without data, keys destroyed.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from hashlib import sha1, sha256
@@ -44,6 +45,8 @@ from dkey.crypto.secret import Secret
 from dkey.errors import AuthenticationError, DkeyError, SequenceError, WireError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dkey.access.mailbox import Mailbox
     from dkey.crypto.entropy import Entropy
     from dkey.crypto.vault import Vault
@@ -59,6 +62,7 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+_EVENTS: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +196,10 @@ class AccessApplet:
         extension: Value of the B2 object to send in AUTH0 responses, or empty.
         user_authenticated: Whether the user unlocked the device (authentication policy 3).
         fast_enabled: Whether stored Kpersistent are used at all.
+        on_event: Called with each finished transaction, before its last answer is returned.
+
+    Attributes:
+        events: The last finished transactions.
     """
 
     def __init__(
@@ -204,6 +212,7 @@ class AccessApplet:
         extension: bytes = b"",
         user_authenticated: bool = True,
         fast_enabled: bool = True,
+        on_event: Callable[[DeviceEvent], None] | None = None,
     ) -> None:
         profile = credential.profile
         self.aid = profile.access_aid
@@ -211,7 +220,8 @@ class AccessApplet:
         self.extension = extension
         self.user_authenticated = user_authenticated
         self.state = DeviceState.ENDED
-        self.events: list[DeviceEvent] = []
+        self.events: deque[DeviceEvent] = deque(maxlen=_EVENTS)
+        self._on_event = on_event
         self._entropy = entropy
         self._store: DeviceStore = store or _NoStore()
         self._interface = interface
@@ -445,18 +455,23 @@ class AccessApplet:
             return self._fault(now.channel, Fault.FORMAT)
         sealed = now.channel.seal(answer)
         if request.status is not None:
-            self.events.append(
-                DeviceEvent(
-                    group_id=now.context.reader_id[:16],
-                    sub_id=now.context.reader_id[16:],
-                    fast=now.kpersistent is None,
-                    status=request.status,
-                    keys=now.keys,
-                    kpersistent=now.kpersistent,
-                )
-            )
-            self._forget()
+            self._finish(now, now.keys, request.status)
         return Response(sealed)
+
+    def _finish(self, now: _Transaction, keys: SessionKeys, status: int) -> None:
+        """Note the transaction that the reader ended, and forget its keys."""
+        event = DeviceEvent(
+            group_id=now.context.reader_id[:16],
+            sub_id=now.context.reader_id[16:],
+            fast=now.kpersistent is None,
+            status=status,
+            keys=keys,
+            kpersistent=now.kpersistent,
+        )
+        self.events.append(event)
+        self._forget()
+        if self._on_event is not None:
+            self._on_event(event)
 
     def _confirm(self, now: _Transaction) -> None:
         """The first protected command proves the reader: only now is anything kept."""

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dkey.access.applet import AppletHost
-from dkey.access.device import AccessApplet
+from dkey.access.device import AccessApplet, DeviceEvent
+from dkey.access.exchange import ReaderStatus
 from dkey.agent.credential_file import CredentialFile
 from dkey.cli.options import file_path, secrets, trace_option, tracing
 from dkey.control.intent import encode_intent
 from dkey.control.touch import Intent
 from dkey.crypto.entropy import SystemEntropy
 from dkey.link.opener import serve
+
+if TYPE_CHECKING:
+    from dkey.trace.tracer import Tracer
 
 __all__ = ["cli"]
 
@@ -58,17 +63,33 @@ def serve_command(
     profile = file.credential.profile
     if action and not profile.intents:
         raise click.UsageError(f"the profile {profile.name} carries no --action")
-    applet = AccessApplet(
-        file.credential,
-        SystemEntropy(),
-        store=None if read_only else file,
-        extension=encode_intent(Intent(action.upper()) if action else None),
-        user_authenticated=not no_user_auth,
-    )
     with tracing(trace, show_secrets=show_secrets) as tracer:
+        applet = AccessApplet(
+            file.credential,
+            SystemEntropy(),
+            store=None if read_only else file,
+            extension=encode_intent(Intent(action.upper()) if action else None),
+            user_authenticated=not no_user_auth,
+            on_event=lambda event: _finished(event, tracer),
+        )
         asyncio.run(
             serve(link, AppletHost([applet]), once=once, tap=tracer, on_listening=_listening)
         )
+
+
+def _finished(event: DeviceEvent, tracer: Tracer | None) -> None:
+    """Tell of a finished transaction, on standard error."""
+    flow = "fast" if event.fast else "standard"
+    try:
+        status = ReaderStatus(event.status).name.lower().replace("_", " ")
+    except ValueError:
+        status = "unknown status"
+    click.echo(f"{flow} transaction, reader says {event.status:04X} ({status})", err=True)
+    if tracer is not None:
+        keys = {"exchange_reader": event.keys.exchange_reader}
+        keys |= {"exchange_device": event.keys.exchange_device, "ble": event.keys.ble}
+        keys |= {"ursk": event.keys.ursk}
+        tracer.keys({name: key.reveal() for name, key in keys.items()})
 
 
 def _listening(port: str) -> None:

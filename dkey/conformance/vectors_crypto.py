@@ -10,6 +10,7 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
+from dkey.conformance.vectors_spake import check_spake2plus
 from dkey.crypto.channel import open_once, seal_once
 from dkey.crypto.kdf import hkdf, x963
 from dkey.crypto.p256 import PrivateKey, PublicKey
@@ -94,11 +95,11 @@ TABLES: Final[tuple[tuple[frozenset[str], Callable[[Case, Tally], None]], ...]] 
     (frozenset({"dsIUT", "QsCAVSx", "QsCAVSy", "Z", "result"}), _kas_ecdh),
     (frozenset({"prf", "KI", "FixedInputData", "KO"}), _not_yet),
     (frozenset({"KEY", "MESSAGE", "OUTPUT", "aes"}), _not_yet),
-    (frozenset({"w0", "w1", "shareP", "shareV", "confirmP"}), _not_yet),
+    (frozenset({"w0", "w1", "shareP", "shareV", "confirmP"}), check_spake2plus),
     (frozenset({"name", "inputs", "outputs"}), _not_yet),
 )
-"""Which fields the entries of a table have, and how one is checked: HKDF, X9.63, ECDH, and not
-yet SP 800-108, AES-CMAC, SPAKE2+ and UWB."""
+"""Which fields the entries of a table have, and how one is checked: HKDF, X9.63, ECDH,
+SPAKE2+, and not yet SP 800-108, AES-CMAC and UWB."""
 
 
 # --- Wycheproof -------------------------------------------------------------------------------

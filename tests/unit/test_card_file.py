@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from test_cli_main import explained, run
+from test_reader_file import OFF_CURVE, rewrite
 
 from dkey.access.device import TrustedReader
 from dkey.agent.card_file import CardFile
@@ -14,8 +15,9 @@ from dkey.crypto.secret import Secret
 from dkey.errors import FileFormatError
 from dkey.lifecycle.roles import CardProvenance
 from dkey.testing import SeededEntropy
-from test_cli_main import explained, run
-from test_reader_file import OFF_CURVE, rewrite
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CARD, CREDENTIAL = "specs/formats.md §6", "specs/formats.md §2"
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from test_cli_device import Device, in_field, leaks, served
+from test_cli_main import Ran, explained, run
+from test_cli_tap import Torn
+from test_cli_vehicle import OUTCOME, Garage
 
 from dkey.access.applet import AppletHost
 from dkey.access.device import AccessApplet
 from dkey.agent.card_file import CardFile
 from dkey.control.touch import Position
 from dkey.lifecycle.roles import CardProvenance
-from dkey.link.base import Link
 from dkey.link.loopback import loopback
 from dkey.pairing.card import CardApplet
 from dkey.testing import SeededEntropy
 from firmware_mock.garage import open_vehicle
-from test_cli_device import Device, in_field, leaks, served
-from test_cli_main import Ran, explained, run
-from test_cli_tap import Torn
-from test_cli_vehicle import OUTCOME, Garage
+
+if TYPE_CHECKING:
+    from dkey.link.base import Link
 
 INITIAL, PURCHASED = CardProvenance.INITIAL, CardProvenance.PURCHASED
 

@@ -8,13 +8,13 @@ import json
 import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from test_cli_main import Ran, explained, run
+from test_reader_file import Bench, bench, rewrite
 
 from dkey.access.applet import AppletHost
 from dkey.access.device import AccessApplet
@@ -24,12 +24,15 @@ from dkey.bench_reader.reader_file import ReaderFile
 from dkey.bench_reader.tap import TapReport, tap
 from dkey.control.intent import parse_intent
 from dkey.errors import RemoteFault
-from dkey.link.base import Link, Responder
 from dkey.link.driver import run as drive
 from dkey.link.opener import open_initiator, serve
 from dkey.testing import FakeClock, SeededEntropy
-from test_cli_main import Ran, explained, run
-from test_reader_file import Bench, bench, rewrite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from dkey.link.base import Link, Responder
 
 LINK = "apdu-tcp:127.0.0.1:0"
 DEADLINE_S = 20

@@ -6,11 +6,11 @@ import json
 from importlib.metadata import PackageNotFoundError
 
 import pytest
+from test_cli_main import run
 
 from dkey.errors import LinkError, LinkReason
 from dkey.link.nfc_readers import ReaderFinding
 from dkey.link.opener import KNOWN_LINKS, open_initiator
-from test_cli_main import run
 
 READER = ReaderFinding(link="nfc:tty:USB7:pn532", name="a PN532")
 HELD = ReaderFinding(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+from importlib.metadata import version
 from types import ModuleType
 from typing import NamedTuple
 
@@ -99,8 +100,6 @@ def test_every_command_has_help_and_each_option_is_explained_or_shows_its_form(n
 
 
 def test_version_is_that_of_the_package():
-    from importlib.metadata import version
-
     assert run("--version") == (0, f"dkey {version('dkey')}\n", "")
 
 

@@ -9,13 +9,14 @@ import socket
 import sqlite3
 import sys
 from contextlib import closing
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from test_cli_device import Device, in_field, leaks
 from test_cli_main import Ran, explained, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OUTCOME = {"schema", "position", "credential", "flow", "action", "code", "text"}
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_cli_main import explained, run
+from test_reader_file import OFF_CURVE, ORDER, PROFILES, bench, rewrite
 
 from dkey.agent.credential_file import CredentialFile
 from dkey.crypto.secret import Secret
 from dkey.errors import FileFormatError
 from dkey.testing import SeededEntropy
-from test_cli_main import explained, run
-from test_reader_file import OFF_CURVE, ORDER, PROFILES, bench, rewrite
 
 CLAUSE = "specs/formats.md §2"
 GROUP, SUB = b"\x01" * 16, b"\x02" * 16

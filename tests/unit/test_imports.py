@@ -1,4 +1,4 @@
-"""What importing costs: nothing is loaded before it is needed, and no module needs another first."""
+"""What importing costs: nothing heavy before it is needed, and no module needs another first."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_cli_main import explained, run
 
 from dkey.access.certificate import ReaderCertificate
 from dkey.bench_reader import reader_file
@@ -16,7 +17,6 @@ from dkey.crypto.secret import Secret
 from dkey.crypto.vault import MemoryVault
 from dkey.errors import FileFormatError
 from dkey.testing import SeededEntropy
-from test_cli_main import explained, run
 
 PROFILES = ("aliro", "vehicle")
 CLAUSE = "specs/formats.md §3"
