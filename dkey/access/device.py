@@ -29,6 +29,7 @@ from dkey.access.messages import (
     Ins,
     SelectResponse,
     Signaling,
+    extension_object,
 )
 from dkey.access.profile import Interface, Profile
 from dkey.access.schedule import (
@@ -273,17 +274,17 @@ class AccessApplet:
             return self._refuse(SW.GENERAL)
 
     def _dispatch(self, command: Command) -> Response:
-        try:
-            ins = Ins(command.ins)
-            handler = _HANDLERS[ins]
-        except (ValueError, KeyError):
+        ins = command.ins
+        handler = _HANDLERS.get(ins)
+        if handler is None:
             return self._refuse(SW.INS_UNKNOWN)
         if command.cla != 0x80:
             return self._refuse(SW.CLA_UNKNOWN)
         if command.p1 or command.p2:
             return self._refuse(SW.WRONG_P1P2)
-        if ins is not Ins.CONTROL_FLOW and (self.state, ins) not in TRANSITIONS:
-            raise SequenceError(f"{ins.name} in state {self.state.value}", clause="Aliro 1.0 §8.2")
+        if ins != Ins.CONTROL_FLOW and (self.state, ins) not in TRANSITIONS:
+            name = Ins(ins).name
+            raise SequenceError(f"{name} in state {self.state.value}", clause="Aliro 1.0 §8.2")
         return handler(self, command.data)
 
     def _refuse(self, status: SW, exc: DkeyError | None = None) -> Response:
@@ -314,7 +315,6 @@ class AccessApplet:
         reader_ephemeral = PublicKey.parse(command.reader_ephemeral)
         ephemeral = self._entropy.ephemeral()
         self._fresh.require(ephemeral.public.x)
-        answer = Auth0Response(device_ephemeral=ephemeral.public.point, extension=self.extension)
         reader = self.credential.readers.get(command.reader_id[:16])
         group_key = self._decoy_reader if reader is None else reader.issuer_key or reader.public_key
         context = Context(
@@ -328,16 +328,14 @@ class AccessApplet:
             parameters=command.parameters,
             policy=command.policy,
             a5=self._a5,
-            extensions=command.extension_object + answer.extension_object,
+            extensions=command.extension_object + extension_object(0xB2, self.extension),
         )
         now = _Transaction(command, reader_ephemeral, ephemeral, context, reader)
-        if command.fast:
-            cryptogram = self._cryptogram(now)
-            answer = Auth0Response(
-                device_ephemeral=answer.device_ephemeral,
-                cryptogram=cryptogram,
-                extension=self.extension,
-            )
+        answer = Auth0Response(
+            device_ephemeral=ephemeral.public.point,
+            cryptogram=self._cryptogram(now) if command.fast else b"",
+            extension=self.extension,
+        )
         self._now = now
         self.state = DeviceState.AUTH0_FAST if command.fast else DeviceState.AUTH0_STANDARD
         return Response(answer.to_bytes())
@@ -523,7 +521,7 @@ class AccessApplet:
         return Response()
 
 
-_HANDLERS: Final = {
+_HANDLERS: Final[dict[int, Callable[[AccessApplet, bytes], Response]]] = {
     Ins.AUTH0: AccessApplet._auth0,  # noqa: SLF001
     Ins.LOAD_CERT: AccessApplet._load_cert,  # noqa: SLF001
     Ins.AUTH1: AccessApplet._auth1,  # noqa: SLF001
@@ -538,4 +536,4 @@ def key_slot(public: PublicKey) -> bytes:
 
 
 def _device_channel(keys: SessionKeys) -> SecureChannel:
-    return SecureChannel(keys.exchange_reader, keys.exchange_device, is_reader=False)
+    return SecureChannel(*keys.exchange, is_reader=False)

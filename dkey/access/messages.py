@@ -28,6 +28,7 @@ __all__ = [
     "SelectResponse",
     "Signaling",
     "command",
+    "extension_object",
     "parse_extensions",
     "select_command",
     "vendor_extension",
@@ -67,6 +68,11 @@ def select_command(aid: bytes) -> Command:
 def vendor_extension(oui: bytes, content: bytes) -> bytes:
     """Return one extension ``30 { 04 03 OUI, content }``; ``content`` is TLV."""
     return tlv.encode(0x30, tlv.encode(0x04, oui) + content)
+
+
+def extension_object(tag: int, value: bytes) -> bytes:
+    """Return the whole B1 or B2 object as the key schedule takes it; empty for an empty value."""
+    return tlv.encode(tag, value) if value else b""
 
 
 def parse_extensions(value: bytes, *, minimal: bool = False) -> dict[bytes, bytes]:
@@ -229,7 +235,7 @@ class Auth0Command:
     @property
     def extension_object(self) -> bytes:
         """The whole B1 object as the key schedule takes it, or empty."""
-        return tlv.encode(0xB1, self.extension) if self.extension else b""
+        return extension_object(0xB1, self.extension)
 
     def to_bytes(self) -> bytes:
         """Encode in the prescribed order."""
@@ -290,7 +296,7 @@ class Auth0Response:
     @property
     def extension_object(self) -> bytes:
         """The whole B2 object as the key schedule takes it, or empty."""
-        return tlv.encode(0xB2, self.extension) if self.extension else b""
+        return extension_object(0xB2, self.extension)
 
     def to_bytes(self) -> bytes:
         """Encode in the prescribed order."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -274,7 +275,7 @@ class AccessReader:
             AuthenticationError: The device did not prove its key, or ``Flow.FAST`` did not match.
         """
         selected = yield from self._select()
-        limits = _limits(selected)
+        limits = _limits(selected.max_command, selected.max_response)
         candidates: Sequence[EnrolledCredential] = ()
         if flow is not Flow.STANDARD:
             most = self.identity.profile.max_fast_candidates
@@ -298,7 +299,7 @@ class AccessReader:
         select = select_command(profile.access_aid)
         answer = yield from _checked("SELECT", select, Limits(total=MAX_RESPONSE))
         try:
-            selected = SelectResponse.parse(answer.data, minimal=self._minimal)
+            selected = _parsed(answer.data, minimal=self._minimal)
             if selected.aid != profile.access_aid:
                 raise WireError("another application answered", clause="Aliro 1.0 §10.2.1.2")
         except RemoteFault:
@@ -462,9 +463,11 @@ class AccessReader:
         if not self._want_public_key:
             enrolled = self.directory.by_key_slot(payload.key_slot)
             return enrolled, enrolled.public_key if enrolled else None
+        enrolled = self.directory.by_x(payload.public_key[1:33])
+        if enrolled is not None and enrolled.public_key.point == payload.public_key:
+            return enrolled, enrolled.public_key  # checked when it was enrolled
         named = PublicKey.parse(payload.public_key)
-        enrolled = self.directory.by_x(named.x)
-        return enrolled, enrolled.public_key if enrolled else named
+        return enrolled, named if enrolled is None else enrolled.public_key
 
 
 def _telling(procedure: Generator[bytes, bytes, T]) -> Generator[bytes, bytes, T]:
@@ -476,18 +479,25 @@ def _telling(procedure: Generator[bytes, bytes, T]) -> Generator[bytes, bytes, T
         raise
 
 
-def _limits(selected: SelectResponse) -> Limits:
-    if selected.max_command is None or selected.max_response is None:
+@lru_cache(maxsize=16)
+def _parsed(data: bytes, *, minimal: bool) -> SelectResponse:
+    """Return a SELECT response; devices of one kind all give the same."""
+    return SelectResponse.parse(data, minimal=minimal)
+
+
+@lru_cache(maxsize=16)
+def _limits(max_command: int | None, max_response: int | None) -> Limits:
+    if max_command is None or max_response is None:
         return Limits(total=MAX_RESPONSE)
     return Limits(
-        command=min(selected.max_command, MAX_COMMAND),
-        response=min(selected.max_response, MAX_RESPONSE),
+        command=min(max_command, MAX_COMMAND),
+        response=min(max_response, MAX_RESPONSE),
         total=MAX_RESPONSE,
     )
 
 
 def _reader_channel(keys: SessionKeys) -> SecureChannel:
-    return SecureChannel(keys.exchange_reader, keys.exchange_device, is_reader=True)
+    return SecureChannel(*keys.exchange, is_reader=True)
 
 
 def _checked(name: str, request: Command, limits: Limits) -> Generator[bytes, bytes, Response]:

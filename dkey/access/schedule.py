@@ -51,6 +51,12 @@ class SessionKeys:
         return Secret(self._block[at : at + 32])
 
     @property
+    def exchange(self) -> tuple[Secret, Secret]:
+        """Both keys of the EXCHANGE channel, reader to device and device to reader."""
+        at = self._at["reader"]  # they stand side by side in both orders
+        return Secret(self._block[at : at + 32]), Secret(self._block[at + 32 : at + 64])
+
+    @property
     def exchange_reader(self) -> Secret:
         """Protects EXCHANGE commands, reader to device."""
         return self._key("reader")

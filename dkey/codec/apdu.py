@@ -189,6 +189,8 @@ def exchange(command: Command, limits: Limits = SHORT) -> Generator[bytes, bytes
     """
     command = _within(command, limits)
     answer = yield from _send(command, limits)
+    if answer.sw == SW.OK:
+        return answer
     if answer.sw >> 8 == 0x6C and not answer.data:
         answer = yield from _send(replace(command, le=answer.sw & 0xFF or SHORT_RESPONSE), limits)
         if answer.sw >> 8 == 0x6C:
@@ -203,6 +205,8 @@ def _within(command: Command, limits: Limits) -> Command:
     fits = limits.extended and len(command.data) + 9 <= limits.command
     most = limits.response if fits else SHORT_RESPONSE
     le = None if command.le is None else min(command.le, most)
+    if le == command.le and (fits or not command.extended):
+        return command
     return replace(command, le=le, extended=fits and command.extended)
 
 
@@ -279,10 +283,10 @@ class Assembler:
             WireError: A block of another command inside a chain, an empty chain block, or more
                 data than the limit. The chain is forgotten.
         """
-        head = (command.cla & ~CHAIN, command.ins, command.p1, command.p2)
         more = bool(command.cla & CHAIN)
         if self._head is None and not more:
             return command
+        head = (command.cla & ~CHAIN, command.ins, command.p1, command.p2)
         if (self._head not in (None, head)) or (more and not command.data):
             self.reset()
             raise WireError("a command chain was broken by another command", clause=CLAUSE)
@@ -319,9 +323,10 @@ class Splitter:
     def first(self, response: Response, le: int | None) -> Response:
         """Return the part of ``response`` that fits ``le`` and keep the rest."""
         self._rest = b""
-        if response.sw != SW.OK:
+        room = SHORT_RESPONSE if le is None else le
+        if response.sw != SW.OK or len(response.data) <= room:
             return response
-        return self._cut(response.data, SHORT_RESPONSE if le is None else le)
+        return self._cut(response.data, room)
 
     def next(self, le: int | None) -> Response:
         """Return the next part for a GET RESPONSE with ``le``."""

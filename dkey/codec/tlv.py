@@ -123,13 +123,14 @@ class Layout:
         skip_unknown: Whether tags that are in no field are passed over.
     """
 
-    __slots__ = ("_bounds", "_required", "_skip", "clause", "name")
+    __slots__ = ("_bounds", "_fields", "_required", "_skip", "clause", "name")
 
     def __init__(self, name: str, clause: str, *fields: Field, skip_unknown: bool = True) -> None:
         self.name = name
         self.clause = clause
         self._bounds = {f.tag: (place, f.low, f.high) for place, f in enumerate(fields)}
         self._required = [f.tag for f in fields if f.required]
+        self._fields = len(fields)
         self._skip = skip_unknown
 
     def parse(self, data: bytes, *, minimal: bool = False) -> dict[int, bytes]:
@@ -155,6 +156,8 @@ class Layout:
             if not low <= end - at <= high:
                 raise self.error(f"tag {tag:02X} has {end - at} bytes, not {low}..{high}")
             found[tag] = data[at:end]
+        if len(found) == self._fields:
+            return found
         for tag in self._required:
             if tag not in found:
                 raise self.error(f"tag {tag:02X} is missing")

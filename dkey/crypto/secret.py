@@ -8,6 +8,9 @@ from typing import NoReturn
 __all__ = ["Secret"]
 
 
+_BYTES = (bytes, bytearray, memoryview)
+
+
 class Secret:
     """Secret bytes: no repr, no str, no pickle, no hash; compared in constant time.
 
@@ -18,9 +21,11 @@ class Secret:
     __slots__ = ("_value",)
 
     def __init__(self, value: bytes) -> None:
-        if not isinstance(value, bytes | bytearray | memoryview):
-            raise TypeError("a secret is made of bytes")
-        self._value = bytes(value)
+        if type(value) is not bytes:
+            if not isinstance(value, _BYTES):
+                raise TypeError("a secret is made of bytes")
+            value = bytes(value)
+        self._value = value
 
     def reveal(self) -> bytes:
         """Return the bytes."""

@@ -523,7 +523,7 @@ def test_a_trace_that_cannot_be_written_is_exit_2_before_anything_is_sent(files,
     device = Device(files.credential)
     ran = tapped(files, device, "--trace", tmp_path / "no" / "t.pcapng")
     assert ran.code == 2
-    assert device.applet.events == []
+    assert not device.applet.events
 
 
 @pytest.mark.parametrize("words", [[], ["--show-secrets"]])

@@ -359,7 +359,7 @@ def test_a_transaction_without_a_final_status_is_no_event() -> None:
     bench.reach(S.SECURED)
     bench.asked(ExchangeRequest())
     bench.host.field_off()
-    assert bench.applet.events == []
+    assert not bench.applet.events
 
 
 # --- APDU form --------------------------------------------------------------------------------
@@ -642,7 +642,7 @@ def test_an_exchange_after_a_decoy_cryptogram_fails() -> None:
     bench.select()
     bench.auth0(fast=True)
     assert bench.exchange(ExchangeRequest(status=ReaderStatus.UNSECURE)).sw != 0x9000
-    assert bench.applet.events == []
+    assert not bench.applet.events
     require_ended(bench)
 
 
@@ -825,7 +825,7 @@ def test_a_failed_request_is_told_under_protection_and_commits_nothing(
     assert reads == ()
     assert result != 0
     assert content(bench) == b"old!"
-    assert bench.applet.events == []
+    assert not bench.applet.events
     require_ended(bench)
 
 
@@ -907,7 +907,7 @@ def test_a_store_that_cannot_keep_kpersistent_fails_the_transaction() -> None:
     assert response.data == b""
     assert bench.credential.kpersistent == {(GROUP, SUB): KPERSISTENT}
     assert content(bench) == b"old!"
-    assert bench.applet.events == []
+    assert not bench.applet.events
     require_ended(bench)
 
 
@@ -918,7 +918,7 @@ def test_a_store_that_cannot_keep_the_mailbox_fails_the_transaction() -> None:
     assert response.sw != 0x9000
     assert response.data == b""
     assert content(bench) == b"old!"
-    assert bench.applet.events == []
+    assert not bench.applet.events
     require_ended(bench)
 
 

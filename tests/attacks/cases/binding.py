@@ -300,14 +300,13 @@ def _flip_reader(apdu: bytes) -> bytes:
     broken=[
         Broken(
             module="dkey.access.reader",
-            old="        enrolled = self.directory.by_x(named.x)\n",
-            new="        enrolled = self.directory.by_x(named.x)\n"
-            "        enrolled = enrolled if enrolled and enrolled.public_key == named else None\n",
+            old="        named = PublicKey.parse(payload.public_key)\n",
+            new="        named, enrolled = PublicKey.parse(payload.public_key), None\n",
             why="the identity is the whole point",
         ),
         Broken(
             module="dkey.access.reader",
-            old="        return enrolled, enrolled.public_key if enrolled else named\n",
+            old="        return enrolled, named if enrolled is None else enrolled.public_key\n",
             new="        return enrolled, named\n",
             why="the signature is checked with the key as sent, not as enrolled",
         ),

@@ -66,8 +66,8 @@ def _seen_by(scene: Scene, phone: Phone, flow: Flow, *, known: bool) -> list[tup
 _LEAKS = [
     Broken(
         module="dkey.access.device",
-        old="        if command.fast:\n            cryptogram",
-        new="        if command.fast and reader is not None:\n            cryptogram",
+        old="self._cryptogram(now) if command.fast else",
+        new="self._cryptogram(now) if command.fast and reader is not None else",
         why="an unknown reader gets no cryptogram",
     ),
     Broken(
@@ -126,9 +126,10 @@ def same_answers_to_strangers(seed: int) -> None:
         ),
         Broken(
             module="dkey.access.device",
-            old="device_ephemeral=ephemeral.public.point, extension=self.extension)",
-            new="device_ephemeral=ephemeral.public.point, extension=self.extension or "
-            'b"\\x30\\x0d\\x04\\x03\\x02\\x64\\x6b\\x81\\x06" + self._public.x[:6])',
+            old="            extension=self.extension,\n        )\n        self._now = now",
+            new="            extension=self.extension or "
+            'b"\\x30\\x0d\\x04\\x03\\x02\\x64\\x6b\\x81\\x06" + self._public.x[:6],\n'
+            "        )\n        self._now = now",
             why="the AUTH0 response carries an identifier",
         ),
         Broken(
