@@ -208,7 +208,7 @@ async def _entry_only(story: _Story) -> AsyncIterator[DemoStep]:
     friend = story.friend.wanting(Intent.UNLOCK)
     yield await story.tap("friend taps the door handle", friend, Action.UNLOCK)
     yield await story.lay("friend's phone on the pad", friend, RefusalCode.PERMISSION_ENTRY_ONLY)
-    yield story.press("friend presses START", RefusalCode.NO_KEY_ON_PAD)
+    yield story.press("friend presses START", RefusalCode.PERMISSION_ENTRY_ONLY)
     await story.stage.take_off_pad()
 
 

@@ -47,6 +47,7 @@ class Phone:
     Attributes:
         name: Whose phone it is.
         public_key: Its credential's public key.
+        applet: Its access applet.
     """
 
     def __init__(self, name: str, vehicle: Vehicle, entropy: Entropy) -> None:
@@ -59,12 +60,12 @@ class Phone:
             readers={vehicle.group_id: trusted},
         )
         self.public_key = self.credential.vault.public(_KEY)
-        self._applet = AccessApplet(self.credential, entropy)
-        self._host = AppletHost([self._applet])
+        self.applet = AccessApplet(self.credential, entropy)
+        self._host = AppletHost([self.applet])
 
     def wanting(self, intent: Intent | None) -> Phone:
         """Ask for LOCK or UNLOCK from now on; None asks for a toggle."""
-        self._applet.extension = encode_intent(intent)
+        self.applet.extension = encode_intent(intent)
         return self
 
     def answer(self, command: bytes) -> bytes:

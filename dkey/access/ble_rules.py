@@ -21,7 +21,7 @@ from dkey.codec.ble import (
     ThirdPartyId,
     UwbId,
 )
-from dkey.errors import SequenceError
+from dkey.errors import LocalFault, SequenceError
 
 __all__ = [
     "DEVICE_TRANSITIONS",
@@ -67,7 +67,7 @@ class BleInput(Enum):
     RKE_REQUEST = "RKE Request"
     UWB = "ranging setup"
     TIME_SYNC = "Time Sync"
-    PASS_THROUGH = "pass-through"
+    THIRD_PARTY = "pass-through"
     START = "start"
     ACCEPT = "accept"
     EXCHANGE = "exchange"
@@ -92,7 +92,7 @@ _INPUTS: Final[dict[tuple[MessageType, int], BleInput]] = {
     (MessageType.NOTIFICATION, NotificationId.INITIATE_AP): BleInput.INITIATE_AP,
     (MessageType.NOTIFICATION, NotificationId.INITIATE_AP_RKE): BleInput.INITIATE_AP_RKE,
     (MessageType.SUPPLEMENTARY, SupplementaryId.TIME_SYNC): BleInput.TIME_SYNC,
-    (MessageType.THIRD_PARTY, ThirdPartyId.PASS_THROUGH): BleInput.PASS_THROUGH,
+    (MessageType.THIRD_PARTY, ThirdPartyId.PASS_THROUGH): BleInput.THIRD_PARTY,
 }
 
 Transitions = dict[tuple[BleState, BleInput], tuple[BleState, ...]]
@@ -115,7 +115,7 @@ READER_TRANSITIONS: Final[Transitions] = {
     (_S.ESTABLISHED, _I.RANGING): (_S.ESTABLISHED,),
     (_S.ESTABLISHED, _I.UWB): (_S.ESTABLISHED,),
     (_S.ESTABLISHED, _I.TIME_SYNC): (_S.ESTABLISHED,),
-    (_S.ESTABLISHED, _I.PASS_THROUGH): (_S.ESTABLISHED,),
+    (_S.ESTABLISHED, _I.THIRD_PARTY): (_S.ESTABLISHED,),
     (_S.ESTABLISHED, _I.EVENT): (_S.ESTABLISHED, _S.DONE),
 }
 """Which input each state of the reader's session takes and where it leads. Every other message,
@@ -129,7 +129,7 @@ DEVICE_TRANSITIONS: Final[Transitions] = {
     (_S.ESTABLISHED, _I.STATUS_CHANGED): (_S.ESTABLISHED,),
     (_S.ESTABLISHED, _I.RANGING): (_S.ESTABLISHED,),
     (_S.ESTABLISHED, _I.UWB): (_S.ESTABLISHED,),
-    (_S.ESTABLISHED, _I.PASS_THROUGH): (_S.ESTABLISHED,),
+    (_S.ESTABLISHED, _I.THIRD_PARTY): (_S.ESTABLISHED,),
     (_S.ESTABLISHED, _I.EVENT): (_S.ESTABLISHED, _S.DONE),
 }
 """The same for the device's session."""
@@ -278,13 +278,13 @@ class RangingTurn:
         """Take note of an outgoing message; return whether it has a reply.
 
         Raises:
-            SequenceError: This side may not send it, or not now.
+            LocalFault: This side may not send it, or not now.
         """
         answers = self.theirs is not None and move in REPLIES[self.theirs]
         if move not in self._outgoing or (move in ONLY_REPLIES and not answers):
-            raise SequenceError(f"{move} may not be sent now", clause="Aliro 1.0 §11.7.2")
+            raise LocalFault(f"{move} may not be sent now", clause="Aliro 1.0 §11.7.2")
         if self.own is not None and move in REPLIES:
-            raise SequenceError("a ranging request is still open", clause="Aliro 1.0 §11.9")
+            raise LocalFault("a ranging request is still open", clause="Aliro 1.0 §11.9")
         if answers:
             self.theirs = None
         if move == _FAILED:

@@ -273,13 +273,13 @@ class Verdict:
     code: str | None
     remaining_ms: int | None = None
 
-    def to_message(self) -> Message:
-        """Return the pass-through message."""
+    def pass_through(self) -> PassThrough:
+        """Return the content that carries it."""
         body = _attribute(0, bytes((self.number,))) + _attribute(1, bytes((self.action,)))
         body += _attribute(2, (self.code or "").encode())
         if self.remaining_ms is not None:
             body += _attribute(3, self.remaining_ms.to_bytes(4, "big"))
-        return PassThrough(oui=VENDOR_OUI, data=body).to_message()
+        return PassThrough(oui=VENDOR_OUI, data=body)
 
     @classmethod
     def parse(cls, data: bytes) -> Verdict:

@@ -39,8 +39,8 @@ _SCHEME = "ble-sim:"
 def backends(device: Device) -> tuple[type[BaseBleakScanner], type[BaseBleakClient]]:
     """Return bleak's scanner and client types for ``backend=``, bound to a powered-on host."""
     return (
-        type("BumbleScanner", (BumbleScanner,), {"device": device}),
-        type("BumbleClient", (BumbleClient,), {"device": device}),
+        type("BumbleScanner", (BumbleScanner,), {"device": device, "__module__": __name__}),
+        type("BumbleClient", (BumbleClient,), {"device": device, "__module__": __name__}),
     )
 
 

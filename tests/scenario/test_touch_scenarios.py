@@ -203,3 +203,36 @@ async def test_a_phone_that_is_enrolled_twice_is_refused(scene):
     scene.vehicle.enrol("twin", phone.public_key, Role.ASSOCIATE, Permission.ENTRY)
     with pytest.raises(Exception, match="cannot be enrolled"):
         scene.vehicle.enrol("twin", phone.public_key, Role.ASSOCIATE, Permission.ENTRY)
+
+
+async def test_the_key_laid_down_last_displaces_the_one_before_it(scene):
+    friend = scene.phone("friend", permission=Permission.ENTRY)
+    await scene.stage.lay_on_pad(scene.owner)
+    await scene.stage.take_off_pad()
+    await scene.stage.lay_on_pad(friend)
+    assert scene.vehicle.press_start().code is RefusalCode.PERMISSION_ENTRY_ONLY
+    await scene.stage.take_off_pad()
+
+
+async def test_an_undefined_intent_ends_the_transaction_and_changes_nothing(scene):
+    before = scene.everything()
+    scene.owner.applet.extension = bytes.fromhex("3008040302646b810103")
+    outcome = await scene.handle(scene.owner)
+    assert outcome.code is RefusalCode.CARD_DAMAGED
+    assert scene.everything() == before
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        (CredentialState.SUSPENDED, RefusalCode.KEY_SUSPENDED),
+        (CredentialState.REVOKED, RefusalCode.KEY_REVOKED),
+    ],
+)
+async def test_the_cards_follow_a_restriction_of_their_holder(scene, state, code):
+    card = scene.blank_card()
+    await scene.pair(card)
+    await scene.handle(card)
+    scene.vehicle.set_state(scene.id_of(scene.owner), state)
+    assert (await scene.handle(card)).code is code
+    assert (await scene.pad(card)).code is code

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from test_cli_main import explained, run
+from test_credential_file import NOWHERE
 from test_reader_file import OFF_CURVE, rewrite
 
 from dkey.access.device import TrustedReader
@@ -36,7 +37,7 @@ def vehicle(seed: str = "vehicle") -> TrustedReader:
 
 def refused(path: Path, *named: str, clause: str) -> None:
     before = path.read_bytes()
-    ran = run("card", "serve", "apdu-tcp:127.0.0.1:0", "--card", path, "--once")
+    ran = run("card", "serve", NOWHERE, "--card", path, "--once")
     assert ran.code == 2, ran
     assert ran.out == ""
     first, *rest = explained(ran)
@@ -93,7 +94,7 @@ def test_a_key_that_stands_twice_is_refused(path):
 
 
 def test_a_folder_is_a_usage_error(tmp_path):
-    assert run("card", "serve", "apdu-tcp:127.0.0.1:0", "--card", tmp_path, "--once").code == 2
+    assert run("card", "serve", NOWHERE, "--card", tmp_path, "--once").code == 2
 
 
 def test_a_credential_file_of_a_phone_is_no_card(path):
@@ -131,7 +132,7 @@ def test_a_new_card_never_takes_the_place_of_a_file(path):
 
 @pytest.mark.xfail(strict=True, reason="FileNotFoundError of replace_file: internal error, exit 4")
 def test_a_new_card_in_a_folder_that_is_not_there_is_exit_2_and_says_so(tmp_path):
-    ran = run("card", "serve", "apdu-tcp:127.0.0.1:0", "--card", tmp_path / "no" / "card.json")
+    ran = run("card", "serve", NOWHERE, "--card", tmp_path / "no" / "card.json")
     assert ran.code == 2
     assert explained(ran)
 

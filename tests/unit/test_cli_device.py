@@ -161,11 +161,29 @@ def test_once_serves_one_field_period_and_prints_the_port_only(files):
     ran, report = serve_once(files)
     assert report.result == "ok"
     assert ran.code == 0
-    assert ran.err == ""
     word, port = ran.out.split()
     assert word == "listening"
     assert 0 < int(port) < 65536
     assert ran.out.count("\n") == 1
+
+
+def test_each_finished_transaction_is_one_line_on_standard_error(files):
+    (first, _), (second, _) = serve_once(files), serve_once(files, flow=Flow.FAST)
+    assert first.err == "standard transaction, reader says 0101 (unsecure)\n"
+    assert second.err == "fast transaction, reader says 0101 (unsecure)\n"
+
+
+def test_a_transaction_that_does_not_finish_is_not_told(files):
+    rewrite(files.reader, private_key=SeededEntropy("x").ephemeral().scalar().reveal().hex())
+    ran, report = serve_once(files)
+    assert report.result == "refused"
+    assert ran.err == ""
+
+
+def test_an_action_needs_a_profile_that_carries_it(tmp_path):
+    files = bench(tmp_path, "aliro")
+    words = ("--credential", files.credential, "--action", "lock")
+    assert run("device", "serve", "apdu-tcp:0.0.0.0:0", *words).code == 2
 
 
 def test_a_standard_transaction_writes_its_kpersistent_into_the_file(files):
@@ -300,7 +318,6 @@ def test_a_trace_is_two_private_files_and_has_no_secret(files, tmp_path):
     assert leaks(secrets, ran.out, ran.err, *contents) == []
 
 
-@pytest.mark.xfail(strict=True, reason="device serve --show-secrets writes no keys anywhere")
 def test_a_trace_has_the_session_keys_when_secrets_are_asked_for(files, tmp_path):
     trace = tmp_path / "tap.pcapng"
     _, report = serve_once(files, "--trace", trace, "--show-secrets")
@@ -311,7 +328,7 @@ def test_a_trace_has_the_session_keys_when_secrets_are_asked_for(files, tmp_path
 
 def test_a_trace_that_cannot_be_written_is_exit_2(files, tmp_path):
     words = ("--credential", files.credential, "--trace", tmp_path / "no" / "tap.pcapng")
-    ran = run("device", "serve", LINK, "--once", *words)
+    ran = run("device", "serve", "apdu-tcp:0.0.0.0:0", "--once", *words)
     assert ran.code == 2
     assert explained(ran)
 

@@ -17,6 +17,8 @@ from dkey.errors import FileFormatError
 from dkey.testing import SeededEntropy
 
 CLAUSE = "specs/formats.md §2"
+NOWHERE = "apdu-tcp:0.0.0.0:0"
+"""A link that is refused: a file that is taken by mistake ends with 3 and does not wait."""
 GROUP, SUB = b"\x01" * 16, b"\x02" * 16
 KEY = {"group_id": GROUP.hex(), "sub_id": SUB.hex(), "key": "5a" * 32}
 
@@ -29,7 +31,7 @@ def path(tmp_path) -> Path:
 def refused(path: Path, *named: str, clause: str = CLAUSE) -> None:
     """The file is refused on the command line in one error that names these, and is unchanged."""
     before = path.read_bytes()
-    ran = run("device", "serve", "apdu-tcp:127.0.0.1:0", "--credential", path, "--once")
+    ran = run("device", "serve", NOWHERE, "--credential", path, "--once")
     assert ran.code == 2, ran
     assert ran.out == ""
     first, *rest = explained(ran)
@@ -86,7 +88,7 @@ def test_a_profile_that_is_not_there_is_named(path, value):
 @pytest.mark.parametrize("value", ["ccc", "Vehicle", "", 1])
 def test_a_profile_that_is_not_there_is_exit_2_and_the_ones_that_are_there_are_named(path, value):
     rewrite(path, profile=value)
-    ran = run("device", "serve", "apdu-tcp:127.0.0.1:0", "--credential", path, "--once")
+    ran = run("device", "serve", NOWHERE, "--credential", path, "--once")
     assert ran.code == 2
     assert '"aliro"' in ran.err
     assert '"vehicle"' in ran.err
@@ -207,7 +209,7 @@ def test_what_is_not_text_is_refused(path):
 
 
 def test_a_folder_is_a_usage_error(tmp_path):
-    ran = run("device", "serve", "apdu-tcp:127.0.0.1:0", "--credential", tmp_path)
+    ran = run("device", "serve", NOWHERE, "--credential", tmp_path)
     assert ran.code == 2
     assert str(tmp_path) in ran.err
 

@@ -123,7 +123,7 @@ BAD_CREDENTIALS: list[tuple[str, Any]] = [
 def refused(path: Path, *named: str, clause: str = CLAUSE) -> None:
     """The file is refused on the command line in one error that names these, and is unchanged."""
     before = path.read_bytes()
-    ran = run("tap", "apdu-tcp:127.0.0.1:9", "--reader", path, "--json")
+    ran = run("tap", "apdu-tcp:127.0.0.1:9", "--reader", path, "--json", "--timeout", 0.1)
     assert ran.code == 2, ran
     assert ran.out == ""
     first, *rest = explained(ran)

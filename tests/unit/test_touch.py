@@ -307,7 +307,7 @@ def test_a_change_of_another_credential_leaves_the_pad_alone():
 
 
 def test_no_action_stops_an_engine():
-    assert {action.value for action in Action} == {"LOCK", "UNLOCK", "AUTHORISE_START", "START"}
+    assert not [action for action in Action if "STOP" in action.value]
 
 
 @pytest.mark.parametrize("state", [{"updating": True}, {"immobilised": True}])
