@@ -129,7 +129,10 @@ class Air(LocalLink):
         self._transports.append(transport)
 
     def leave(self, name: str) -> None:
-        """Take a participant off the air at once, as when its battery falls out."""
+        """Take a participant off the air at once, as when its battery falls out.
+
+        Its own host gets no answer any more; its peers notice after the supervision timeout.
+        """
         for each in [each for each in self.controllers if each.name == name]:
             self._remove(each)
 

@@ -87,13 +87,17 @@ class AirController(Controller):
     # -- HCI, host side
 
     def on_packet(self, packet: bytes) -> None:
-        """Take one HCI packet from the host."""
+        """Take one HCI packet from the host; a controller that left the air is dead."""
+        if self not in self.air.controllers:
+            return
         if self._snooper:
             self._snooper.snoop(packet, Snooper.Direction.HOST_TO_CONTROLLER)
         super().on_packet(packet)
 
     def send_hci_packet(self, packet: hci.HCI_Packet) -> None:
         """Send one HCI packet to the host, if there is one."""
+        if self not in self.air.controllers:
+            return
         data = bytes(packet)
         if self._snooper:
             self._snooper.snoop(data, Snooper.Direction.CONTROLLER_TO_HOST)

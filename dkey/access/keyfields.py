@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dkey.access.profile import PROFILES
 from dkey.crypto.p256 import PublicKey
 from dkey.crypto.vault import MemoryVault
 from dkey.errors import DkeyError
 
 if TYPE_CHECKING:
+    from dkey.access.profile import Profile
     from dkey.codec.hexjson import Record
 
-__all__ = ["private_key", "public_key"]
+__all__ = ["private_key", "profile", "public_key"]
+
+
+def profile(record: Record, name: str) -> Profile:
+    """Return the field as a wire profile.
+
+    Raises:
+        FileFormatError: No profile has this name.
+    """
+    value = record.raw(name)
+    if isinstance(value, str) and value in PROFILES:
+        return PROFILES[value]
+    known = " or ".join(f'"{each}"' for each in PROFILES)
+    raise record.error(name, f"expected {known}")
 
 
 def public_key(record: Record, name: str) -> PublicKey:

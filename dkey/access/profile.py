@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from dkey.errors import FileFormatError
 from dkey.lifecycle.policy import MAX_FAST_CANDIDATES
 
-__all__ = ["ALIRO", "PROFILES", "VEHICLE", "Interface", "Profile", "profile_named"]
+__all__ = ["ALIRO", "PROFILES", "VEHICLE", "Interface", "Profile"]
 
 
 class Interface(Enum):
@@ -66,15 +65,3 @@ VEHICLE: Final = Profile(
 """The same transaction under an identifier of ours (specs/vehicle-profile.md §2)."""
 
 PROFILES: Final = {profile.name: profile for profile in (ALIRO, VEHICLE)}
-
-
-def profile_named(name: object) -> Profile:
-    """Return the profile with this name.
-
-    Raises:
-        FileFormatError: There is none.
-    """
-    if isinstance(name, str) and name in PROFILES:
-        return PROFILES[name]
-    known = " or ".join(f'"{each}"' for each in PROFILES)
-    raise FileFormatError(f"the profile is {known}, not {name!r}", clause="specs/formats.md §2")

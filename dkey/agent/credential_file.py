@@ -10,9 +10,8 @@ import json
 from typing import TYPE_CHECKING
 
 from dkey.access.device import DeviceCredential, TrustedReader
-from dkey.access.keyfields import private_key, public_key
+from dkey.access.keyfields import private_key, profile, public_key
 from dkey.access.mailbox import Mailbox
-from dkey.access.profile import profile_named
 from dkey.codec.hexjson import Record, load_record
 from dkey.crypto.secret import Secret
 from dkey.crypto.vault.files import read_text, replace_file
@@ -81,7 +80,7 @@ def _credential(record: Record) -> DeviceCredential:
             issuer_key=public_key(each, "issuer_key") if each.has("issuer_key") else None,
         )
     return DeviceCredential(
-        profile=profile_named(record.raw("profile")),
+        profile=profile(record, "profile"),
         vault=private_key(record, "private_key", KEY),
         key=KEY,
         readers=readers,

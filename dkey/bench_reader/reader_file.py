@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from dkey.access.certificate import ReaderCertificate
 from dkey.access.directory import MemoryDirectory
-from dkey.access.keyfields import private_key, public_key
-from dkey.access.profile import profile_named
+from dkey.access.keyfields import private_key, profile, public_key
 from dkey.access.reader import EnrolledCredential, ReaderIdentity
 from dkey.codec.hexjson import Record, load_record
 from dkey.crypto.secret import Secret
@@ -67,7 +66,7 @@ def _identity(record: Record) -> ReaderIdentity:
         if parsed.public_key != vault.public(KEY):
             raise record.error("certificate", "certifies another key than private_key")
     return ReaderIdentity(
-        profile=profile_named(record.raw("profile")),
+        profile=profile(record, "profile"),
         group_id=record.hex("group_id", 16),
         sub_id=record.hex("sub_id", 16),
         vault=vault,

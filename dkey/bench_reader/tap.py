@@ -126,12 +126,12 @@ async def tap(
     reader = AccessReader(reader_file.identity, reader_file.directory, entropy)
     try:
         session = await run(_transaction(reader, flow, status, mailbox, report), link, log)
+        if session.kpersistent is not None and session.credential is not None and not read_only:
+            reader_file.save_kpersistent(session.credential.public_key, session.kpersistent)
     except DkeyError as exc:
         report.failure = exc
         report.result, report.code = _verdict(exc)
         return report
-    if session.kpersistent is not None and session.credential is not None and not read_only:
-        reader_file.save_kpersistent(session.credential.public_key, session.kpersistent)
     report.result = "ok"
     return report
 

@@ -12,7 +12,8 @@ from dkey.access.applet import AppletHost
 from dkey.access.device import AccessApplet
 from dkey.agent.card_file import CardFile
 from dkey.cli import REFUSED, garage
-from dkey.cli.options import as_json, print_json, trace_option, tracing
+from dkey.cli.options import Seconds, as_json, print_json, trace_option, tracing
+from dkey.cli.stores import ToldCardStore
 from dkey.control.touch import Position
 from dkey.crypto.entropy import SystemEntropy
 from dkey.errors import LocalFault
@@ -38,7 +39,7 @@ _link_options = (
     click.option(
         "--timeout",
         "timeout_s",
-        type=click.FloatRange(0.1, 3600),
+        type=Seconds(),
         default=30.0,
         show_default=True,
         help="Seconds to wait for each device.",
@@ -85,7 +86,7 @@ def serve_command(
         CardFile.create(card, CardProvenance(provenance.upper()), entropy)
         click.echo(f"new blank card in {card}", err=True)
     file = CardFile(card, read_only=read_only)
-    store = None if read_only else file
+    store = None if read_only else ToldCardStore(file)
     host = AppletHost(
         [
             AccessApplet(file.credential, entropy, store=store),

@@ -13,6 +13,7 @@ from dkey.access.device import AccessApplet, DeviceEvent
 from dkey.access.exchange import ReaderStatus
 from dkey.agent.credential_file import CredentialFile
 from dkey.cli.options import file_path, secrets, trace_option, tracing
+from dkey.cli.stores import ToldStore
 from dkey.control.intent import encode_intent
 from dkey.control.touch import Intent
 from dkey.crypto.entropy import SystemEntropy
@@ -67,7 +68,7 @@ def serve_command(
         applet = AccessApplet(
             file.credential,
             SystemEntropy(),
-            store=None if read_only else file,
+            store=None if read_only else ToldStore(file),
             extension=encode_intent(Intent(action.upper()) if action else None),
             user_authenticated=not no_user_auth,
             on_event=lambda event: _finished(event, tracer),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import math
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,14 +40,21 @@ def set_signals(vehicle: Any, signals: tuple[str, ...]) -> None:
     """
     for text in signals:
         name, _, value = text.partition("=")
-        known = vehicle.body.signals()
-        if not hasattr(known, name) or name == "driving":
-            names = ", ".join(type(known).__dataclass_fields__)
+        known = [field.name for field in fields(vehicle.body.signals())]
+        if name not in known:
+            names = ", ".join(known)
             raise click.UsageError(f"there is no signal {name!r}; there are {names}")
         try:
-            setattr(vehicle.body, name, float(value) if name == "speed_kmh" else _flag(value))
+            setattr(vehicle.body, name, _speed(value) if name == "speed_kmh" else _flag(value))
         except ValueError as exc:
             raise click.UsageError(f"{name} takes no value {value!r}") from exc
+
+
+def _speed(value: str) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(value)
+    return number
 
 
 def _flag(value: str) -> bool:

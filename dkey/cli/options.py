@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from dkey.trace.tracer import Tracer
 
-__all__ = ["as_json", "file_path", "print_json", "secrets", "trace_option", "tracing"]
+__all__ = ["Seconds", "as_json", "file_path", "print_json", "secrets", "trace_option", "tracing"]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 trace_option = click.option(
@@ -27,6 +28,26 @@ trace_option = click.option(
 secrets = click.option(
     "--show-secrets", is_flag=True, help="Include session keys in the output and the trace."
 )
+
+
+class Seconds(click.FloatRange):
+    """A waiting time, 0.1 to 3600 s."""
+
+    name = "seconds"
+
+    def __init__(self) -> None:
+        super().__init__(0.1, 3600)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the time; what is not a number is refused."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail("not a number of seconds", param, ctx)
+        return number
+
+
 file_path = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 

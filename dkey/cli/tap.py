@@ -13,8 +13,8 @@ from dkey.access.exchange import ExchangeRequest, Read, ReaderStatus, Write
 from dkey.access.reader import Flow
 from dkey.bench_reader.reader_file import ReaderFile
 from dkey.bench_reader.tap import TapReport, tap
-from dkey.cli import INTERNAL, LINK, REFUSED, USAGE, explain
-from dkey.cli.options import as_json, file_path, print_json, secrets, trace_option, tracing
+from dkey.cli import LINK, REFUSED, USAGE, explain
+from dkey.cli.options import Seconds, as_json, file_path, print_json, secrets, trace_option, tracing
 from dkey.crypto.entropy import SystemEntropy
 from dkey.errors import DkeyError, LinkError, LinkReason, LocalFault
 from dkey.link.opener import open_initiator
@@ -25,10 +25,16 @@ if TYPE_CHECKING:
 
 __all__ = ["cli"]
 
+_MAILBOX_MAX = 0xFFFF
+
 
 def _mailbox_op(text: str, *, write: bool) -> MailboxOp:
     offset, _, rest = text.partition(":")
     try:
+        if not 0 <= int(offset, 0) <= _MAILBOX_MAX or not (
+            write or 0 <= int(rest, 0) <= _MAILBOX_MAX
+        ):
+            raise ValueError(text)
         return (
             Write(int(offset, 0), bytes.fromhex(rest))
             if write
@@ -62,7 +68,7 @@ def _mailbox_op(text: str, *, write: bool) -> MailboxOp:
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(0.1, 3600),
+    type=Seconds(),
     default=15.0,
     show_default=True,
     help="Seconds to wait for a device.",
@@ -111,7 +117,7 @@ def cli(
     if as_json:
         print_json(report.to_json(show_secrets=show_secrets))
     else:
-        _print(report, link, show_secrets=show_secrets)
+        _print(report, link, show_secrets=show_secrets, stored=not read_only)
     if report.failure is not None and as_json:
         click.echo(explain(report.failure), err=True)
     ctx.exit(_code(report))
@@ -130,8 +136,9 @@ async def _run(
     quiet: bool,
 ) -> TapReport:
     reader_file = ReaderFile(path)
-    initiator = open_initiator(link, tap=tracer)
+    initiator = None
     try:
+        initiator = open_initiator(link, tap=tracer)
         if not quiet:
             click.echo(f"waiting for a device on {link}", err=True)
         device = await initiator.sense(timeout_s=timeout_s)
@@ -157,10 +164,11 @@ async def _run(
     except LinkError as exc:
         return TapReport(failure=exc)
     finally:
-        await initiator.aclose()
+        if initiator is not None:
+            await initiator.aclose()
 
 
-def _print(report: TapReport, link: str, *, show_secrets: bool) -> None:
+def _print(report: TapReport, link: str, *, show_secrets: bool, stored: bool) -> None:
     for step in report.steps:
         status = "no answer" if step.sw is None else f"{step.sw:04X}"
         click.echo(f"  {step.name:<14}{status:<11}{step.ms:9.2f} ms")
@@ -178,7 +186,7 @@ def _print(report: TapReport, link: str, *, show_secrets: bool) -> None:
     if show_secrets:
         for name, value in report.secrets().items():
             click.echo(f"  {name:<16}{value or '-'}")
-    if report.flow == Flow.STANDARD.value:
+    if stored and report.flow == Flow.STANDARD.value:
         click.echo(f"next: dkey tap {link} --flow fast … uses the Kpersistent stored now")
 
 
@@ -188,6 +196,4 @@ def _code(report: TapReport) -> int:
         return 0
     if isinstance(failure, LinkError):
         return LINK
-    if isinstance(failure, LocalFault):
-        return USAGE if report.steps == [] else INTERNAL
-    return REFUSED
+    return USAGE if isinstance(failure, LocalFault) else REFUSED

@@ -10,13 +10,12 @@ from typing import Any
 
 import click
 
-from dkey.agent.credential_file import CredentialFile
 from dkey.cli import REFUSED, garage
-from dkey.cli.options import as_json, print_json, trace_option, tracing
+from dkey.cli.options import Seconds, as_json, print_json, trace_option, tracing
 from dkey.control.touch import Position
 from dkey.crypto.entropy import SystemEntropy
 from dkey.crypto.vault.files import replace_file
-from dkey.errors import FileFormatError, PolicyRefusal
+from dkey.errors import DkeyError, FileFormatError, PolicyRefusal
 from dkey.lifecycle.roles import Permission, Role
 from dkey.link.opener import open_initiator
 
@@ -38,7 +37,6 @@ def _enrol(vehicle: Any, path: Path, name: str, role: Role, permission: Permissi
     if path.exists():
         raise FileFormatError(f"{path} exists already", hint="choose another file name")
     key = SystemEntropy().ephemeral()
-    vehicle.enrol(name, key.public, role, permission)
     trusted = {"group_id": vehicle.group_id.hex(), "public_key": vehicle.public_key.point.hex()}
     document: dict[str, Any] = {
         "profile": "vehicle",
@@ -47,7 +45,11 @@ def _enrol(vehicle: Any, path: Path, name: str, role: Role, permission: Permissi
         "kpersistent": [],
     }
     replace_file(path, json.dumps(document, indent=1) + "\n", mode=0o600)
-    CredentialFile(path)
+    try:
+        vehicle.enrol(name, key.public, role, permission)
+    except DkeyError:
+        path.unlink()
+        raise
 
 
 @cli.command("init")
@@ -63,6 +65,9 @@ def init(folder: Path, owner: Path) -> None:
     """Create a vehicle in FOLDER and enrol an owner's phone, as a factory would."""
     if owner.exists():
         raise FileFormatError(f"{owner} exists already", hint="choose another file name")
+    place = owner.resolve().parent
+    if not place.is_dir() and place not in (folder.resolve(), *folder.resolve().parents):
+        raise FileFormatError(f"{owner}: no such folder", hint="make the folder first")
     vehicle = garage.module().create_vehicle(folder)
     try:
         _enrol(vehicle, owner, "owner", Role.OWNER, Permission.ENTRY_AND_START)
@@ -151,7 +156,7 @@ def show(folder: Path, count: int, as_json: bool) -> None:
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(0.1, 3600),
+    type=Seconds(),
     default=15.0,
     show_default=True,
     help="Seconds to wait for a device.",
@@ -244,16 +249,20 @@ async def _commands(vehicle: Any) -> None:
     protocol = asyncio.StreamReaderProtocol(lines)
     with click.open_file("-", "rb") as stream:
         try:
-            await loop.connect_read_pipe(lambda: protocol, stream)
+            transport, _ = await loop.connect_read_pipe(lambda: protocol, stream)
         except (ValueError, OSError):  # a plain file or /dev/null: nobody types there
             await asyncio.Event().wait()
-        while line := await lines.readline():
-            word = line.decode(errors="replace").strip()
-            if word == "quit":
-                return
-            if word:
-                _obey(vehicle, word)
-    await asyncio.Event().wait()
+            return
+        try:
+            while line := await lines.readline():
+                word = line.decode(errors="replace").strip()
+                if word == "quit":
+                    return
+                if word:
+                    _obey(vehicle, word)
+            await asyncio.Event().wait()
+        finally:
+            transport.close()
 
 
 def _obey(vehicle: Any, word: str) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from typing import Any, Final
 
 from dkey.errors import FileFormatError
 
 __all__ = ["Record", "load_record"]
+
+
+_HEX: Final = re.compile(r"[0-9A-Fa-f]*")
 
 
 class Record:
@@ -51,10 +55,9 @@ class Record:
     def hex(self, name: str, size: int | None = None) -> bytes:
         """Return a field of hex digits; ``size`` is its length in bytes where it is fixed."""
         value = self.raw(name)
-        try:
+        data = None
+        if isinstance(value, str) and _HEX.fullmatch(value) and len(value) % 2 == 0:
             data = bytes.fromhex(value)
-        except (TypeError, ValueError):
-            data = None
         if data is None or (size is not None and len(data) != size):
             wanted = "hex digits" if size is None else f"{2 * size} hex digits"
             raise self.error(name, f"expected {wanted}")
@@ -102,9 +105,11 @@ def load_record(text: str, path: str, clause: str) -> Record:
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise FileFormatError(f"{path}: a key stands twice", clause=clause)
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise FileFormatError(f"{path}: {name}: stands twice", clause=clause)
+            found[name] = value
         return found
 
     try:

@@ -9,6 +9,7 @@ one torn away during COMMIT may be paired with the same vehicle again. Who may p
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from dkey.access.reader import ReaderIdentity
     from dkey.crypto.entropy import Entropy
 
+log = logging.getLogger(__name__)
 __all__ = ["CARD_AID", "CardApplet", "CardStore", "PairingIns", "PendingCard", "begin_pairing"]
 
 CARD_AID: Final = bytes.fromhex("F0646B65790301")
@@ -287,7 +289,9 @@ class CardApplet:
                     return Response(self._commit(command.data))
                 case _:
                     raise WireError("unknown instruction", clause=CLAUSE)
-        except DkeyError:
+        except Exception as exc:  # noqa: BLE001 - a store's own fault must not leave keys behind
+            if not isinstance(exc, DkeyError):
+                log.error("pairing failed inside: %s", type(exc).__name__)  # noqa: TRY400 - no data
             self._forget()
             return Response(sw=SW.SECURITY)
 

@@ -13,7 +13,7 @@ MOST_FRAMES = 40
 
 
 async def _torn_at_every_frame(scene, attempt, settle):
-    """Tear ``attempt`` away after 3, 4, 5 … frames until it succeeds; return how often it failed."""
+    """Tear ``attempt`` away after 3, 4, 5 … frames until it succeeds; return its failures."""
     for frames in itertools.count(ACTIVATED):
         assert frames < MOST_FRAMES, "the transaction never ended"
         before = scene.everything()

@@ -130,7 +130,6 @@ def test_a_new_card_never_takes_the_place_of_a_file(path):
     assert path.read_bytes() == before
 
 
-@pytest.mark.xfail(strict=True, reason="FileNotFoundError of replace_file: internal error, exit 4")
 def test_a_new_card_in_a_folder_that_is_not_there_is_exit_2_and_says_so(tmp_path):
     ran = run("card", "serve", NOWHERE, "--card", tmp_path / "no" / "card.json")
     assert ran.code == 2

@@ -345,20 +345,17 @@ def test_a_device_that_cannot_write_gives_no_final_answer_and_keeps_its_old_file
     def full(*_args: object, **_options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dkey.agent.credential_file.replace_file", full)
+    monkeypatch.setattr("dkey.crypto.vault.files._replace", full)
     _, report = serve_once(files)
     assert report.result == "error" or report.result == "refused"
     assert files.credential.read_bytes() == before
 
 
-@pytest.mark.xfail(
-    strict=True, reason="an OSError of the store leaves answer(), which never raises, silently"
-)
 def test_a_device_that_cannot_write_says_so_to_its_user(files, monkeypatch):
     def full(*_args: object, **_options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dkey.agent.credential_file.replace_file", full)
+    monkeypatch.setattr("dkey.crypto.vault.files._replace", full)
     ran, report = serve_once(files)
     assert report.steps[-1].sw is not None
     assert "No space left" in ran.err

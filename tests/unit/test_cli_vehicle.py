@@ -96,18 +96,12 @@ def test_init_over_a_credential_is_exit_2_and_makes_no_vehicle(garage, tmp_path)
     assert not (tmp_path / "second").exists()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the owner is enrolled before its file is written; then exit 4"
-)
 def test_init_that_cannot_write_the_owners_file_makes_no_vehicle(tmp_path):
     ran = run("vehicle", "init", tmp_path / "car", "--owner", tmp_path / "no" / "owner.json")
     assert ran.code == 2
     assert run("vehicle", "init", tmp_path / "car", "--owner", tmp_path / "owner.json").code == 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the phone is enrolled before its file is written; then exit 4"
-)
 def test_add_that_cannot_write_the_file_enrols_nobody(garage, tmp_path):
     words = (tmp_path / "no" / "friend.json", "--name", "friend")
     assert run("vehicle", "add", garage.car, *words).code == 2
@@ -219,14 +213,12 @@ def test_a_signal_that_makes_no_sense_is_a_usage_error(garage, nobody, signal):
     assert garage.shown() == before
 
 
-@pytest.mark.xfail(strict=True, reason="any attribute of the signals passes, so exit 4")
 @pytest.mark.parametrize("signal", ["__class__=on", "__slots__=on", "__eq__=on"])
 def test_a_signal_that_is_an_attribute_of_python_is_a_usage_error(garage, nobody, signal):
     words = ("--timeout", 0.1, "--signal", signal)
     assert run("vehicle", "tap", garage.car, "handle", nobody, *words).code == 2
 
 
-@pytest.mark.xfail(strict=True, reason="float() takes nan and inf")
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_a_speed_that_is_no_number_is_a_usage_error(garage, nobody, value):
     words = ("--timeout", 0.1, "--signal", f"speed_kmh={value}")
@@ -387,7 +379,6 @@ def unraisable(monkeypatch):
     gc.collect()
 
 
-@pytest.mark.xfail(strict=True, reason="the transport of standard input is never closed")
 def test_run_closes_all_that_it_opened(garage, nobody, typed, unraisable):
     typed("quit")
     assert run("vehicle", "run", garage.car, "--pad", nobody).code == 0

@@ -78,7 +78,6 @@ def test_a_missing_profile_is_named(path):
     refused(path, "profile", "is missing")
 
 
-@pytest.mark.xfail(strict=True, reason="a profile error does not name the file")
 @pytest.mark.parametrize("value", ["ccc", "Vehicle", "", 1])
 def test_a_profile_that_is_not_there_is_named(path, value):
     rewrite(path, profile=value)

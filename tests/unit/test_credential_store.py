@@ -329,7 +329,7 @@ def test_a_migration_that_fails_changes_nothing(path, full):
 # Transactions.
 
 
-class Cut(Exception):  # noqa: N818 - a power cut is no error
+class Cut(Exception):
     """The power goes away here."""
 
 

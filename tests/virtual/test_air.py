@@ -9,6 +9,7 @@ import socket
 import stat
 import struct
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,7 @@ from bumble.core import AdvertisingData
 from dkey.errors import LinkError, LinkReason
 from dkey.link.ble_bumble import open_sim
 from firmware_mock.air import Air
-from firmware_mock.air_server import serve_tcp, serve_unix
+from firmware_mock.air_server import attach_kernel, serve_tcp, serve_unix
 
 CAR = "F0:F1:F2:F3:F4:F5"
 PHONE = "C0:C1:C2:C3:C4:C5"
@@ -155,6 +156,19 @@ async def test_a_link_survives_a_short_absence_and_loses_nothing():
     air.close()
 
 
+async def test_a_move_that_nobody_announced_keeps_the_order_of_packets():
+    strength = {"dbm": -50}
+    air = Air(model=lambda *_: strength["dbm"], supervision_s=TIMEOUT_S)
+    car, _, _, near = await linked(air)
+    arrived = asyncio.Queue()
+    car.l2cap_channel_manager.register_fixed_channel(CID, lambda _, pdu: arrived.put_nowait(pdu))
+    for strength["dbm"], pdu in ((None, b"1"), (None, b"2"), (-50, b"3")):
+        near.send_l2cap_pdu(CID, pdu)
+    async with asyncio.timeout(TIMEOUT_S):
+        assert [await arrived.get() for _ in range(3)] == [b"1", b"2", b"3"]
+    air.close()
+
+
 async def test_what_is_sent_out_of_range_dies_with_the_link(air):
     car, _, far, near = await linked(air)
     lost, arrived = event(far, "disconnection"), []
@@ -230,6 +244,15 @@ async def test_every_participant_has_a_btsnoop_log(tmp_path):
         assert directions == {0, 1}
 
 
+async def test_a_host_whose_controller_left_gets_no_answer_and_does_no_harm(tmp_path):
+    air = Air(btsnoop_dir=tmp_path)
+    car = await advertising(air)
+    air.close()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await car.stop_advertising()
+
+
 async def test_a_process_joins_over_tcp_and_is_heard(air):
     server = await serve_tcp(air)
     car = await open_sim(f"ble-sim:{server.where}", own_address=CAR)
@@ -285,6 +308,14 @@ async def test_a_process_that_speaks_something_else_is_thrown_out(air):
             assert await reader.read() == b""
     writer.close()
     await server.aclose()
+    assert air.participants == []
+
+
+@pytest.mark.skipif(Path("/dev/vhci").exists(), reason="this kernel takes virtual adapters")
+async def test_a_kernel_without_virtual_adapters_is_an_absent_link(air):
+    with pytest.raises(LinkError) as caught:
+        await attach_kernel(air)
+    assert caught.value.reason is LinkReason.ABSENT
     assert air.participants == []
 
 

@@ -116,8 +116,8 @@ class EchoServer:
         return self
 
 
-class CommandWatch(Snooper):
-    """Tells when the host sent a command of one kind."""
+class PacketWatch(Snooper):
+    """Tells when a packet of one kind passed between host and controller."""
 
     def __init__(self, kind):
         self.kind = kind
@@ -255,6 +255,11 @@ async def test_services_and_properties_are_discovered(car, phone):
         assert [each.uuid[4:8] for each in descriptors] == ["2902"]
 
 
+async def test_only_the_services_asked_for_are_discovered(car, phone):
+    async with connected(phone, services=[SERVICE]) as opened:
+        assert [each.uuid for each in opened.services] == [SERVICE]
+
+
 async def test_the_mtu_is_agreed_on(car, phone):
     async with connected(phone) as opened:
         assert opened.mtu_size == 517
@@ -270,15 +275,20 @@ async def test_a_write_comes_back_as_a_notification(car, phone, size, response):
         assert await echo(data, response=response) == data
 
 
-async def test_many_write_commands_keep_their_order(car, phone):
+async def test_many_write_commands_keep_their_order_and_do_not_pile_up(car, phone):
     async with connected(phone) as opened:
         echoes = asyncio.Queue()
         await opened.start_notify(TX, lambda _, data: echoes.put_nowait(bytes(data)))
-        sent = [each.to_bytes(2) * 100 for each in range(200)]
+        (link,) = phone.connections.values()
+        queue = phone.host.get_data_packet_queue(link.handle)
+        sent = [each.to_bytes(2, "big") * 100 for each in range(200)]
+        unsent = []
         for data in sent:
             await opened.write_gatt_char(RX, data, response=False)
+            unsent.append(queue.pending)
         async with asyncio.timeout(TIMEOUT_S):
             assert [await echoes.get() for _ in sent] == sent
+        assert max(unsent) < 100
 
 
 async def test_a_value_longer_than_a_packet_is_read_whole(car, phone):
@@ -377,7 +387,7 @@ async def test_a_timed_out_connect_leaves_the_radio_free_for_the_next(car, phone
 async def test_a_cancelled_connect_leaves_the_radio_free_for_the_next(air, car, phone):
     device = await found(phone)
     air.set_rssi("car", "phone", None)
-    watch = phone.host.snooper = CommandWatch(hci.HCI_LE_Create_Connection_Command)
+    watch = phone.host.snooper = PacketWatch(hci.HCI_LE_Create_Connection_Command)
     attempt = asyncio.ensure_future(client(phone, device).connect())
     async with asyncio.timeout(TIMEOUT_S):
         await watch.seen.wait()
@@ -390,12 +400,36 @@ async def test_a_cancelled_connect_leaves_the_radio_free_for_the_next(air, car, 
     assert phone.connections == {}
 
 
+async def test_a_connect_cancelled_as_the_link_comes_up_closes_it(car, phone):
+    device = await found(phone)
+    watch = phone.host.snooper = PacketWatch(hci.HCI_LE_Connection_Complete_Event)
+    attempt = asyncio.ensure_future(client(phone, device).connect())
+    async with asyncio.timeout(TIMEOUT_S):
+        await watch.seen.wait()
+        attempt.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await attempt
+    assert phone.connections == {}
+    async with client(phone, device) as opened:
+        assert opened.is_connected
+
+
 async def test_twenty_reconnects_leave_no_link_behind(car, phone):
     device = await found(phone)
     for number in range(20):
         async with client(phone, device) as opened, echoing(opened) as echo:
             assert await echo(bytes([number])) == bytes([number])
     assert phone.connections == {}
+
+
+async def test_one_client_may_connect_and_subscribe_again(car, phone):
+    opened = client(phone, await found(phone))
+    for number in range(3):
+        async with opened:
+            heard = []
+            await opened.start_notify(TX, lambda _, data, to=heard: to.append(bytes(data)))
+            await opened.write_gatt_char(RX, bytes([number]), response=True)
+            assert heard == [bytes([number])]
 
 
 async def test_the_callback_comes_once_when_the_vehicle_hangs_up(car, phone):
@@ -449,9 +483,12 @@ async def test_a_peer_that_never_answers_discovery_is_a_timeout(air, phone):
     server = EchoServer(device, services=False)
     device.l2cap_channel_manager.register_fixed_channel(att.ATT_CID, lambda *_: None)
     await server.start()
+    calls = []
+    device = await found(phone)
     with pytest.raises(TimeoutError):
-        await client(phone, await found(phone), timeout=0.1).connect()
+        await client(phone, device, timeout=0.1, disconnected_callback=calls.append).connect()
     assert phone.connections == {}
+    assert calls == []  # it never was connected
 
 
 async def test_connecting_twice_is_an_error(car, phone):

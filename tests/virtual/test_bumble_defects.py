@@ -14,10 +14,9 @@ pytest.importorskip("bumble")
 
 from bleak import BleakClient
 from bleak.backends.device import BLEDevice
-from bleak.exc import BleakError
-from bumble import att, hci, l2cap
+from bumble import hci, l2cap
 from bumble.controller import Controller
-from bumble.core import AdvertisingData, ProtocolError
+from bumble.core import UUID, AdvertisingData, ProtocolError
 from bumble.device import Device, DeviceConfiguration, Peer
 from bumble.gatt import Characteristic, CharacteristicValue, Service
 from bumble.link import LocalLink
@@ -26,7 +25,6 @@ from bumble.snoop import Snooper
 from dkey.link.ble_bumble import backends
 from firmware_mock.air import Air
 from firmware_mock.air_controller import AirDevice
-from firmware_mock.air_server import attach_kernel
 
 CAR = "F0:F1:F2:F3:F4:F5"
 PHONE = "C0:C1:C2:C3:C4:C5"
@@ -39,7 +37,7 @@ NAME = bytes(AdvertisingData([(AdvertisingData.COMPLETE_LOCAL_NAME, b"car")]))
 ANSWER = bytes(AdvertisingData([(AdvertisingData.TX_POWER_LEVEL, b"\x04")]))
 PSM = 0x80
 TIMEOUT_S = 10
-QUICK_S = 0.1  # for what never comes
+QUICK_S = 0.4  # for what never comes
 
 
 def still(broken, workaround):
@@ -144,7 +142,6 @@ async def test_the_enhanced_connection_complete_event_is_never_sent(stock):
     assert wanted, "the host asks for the event by bit 9, Core 5.4 Vol 4 Part E §7.8.1"
     enhanced = phone.host.snooper.all(hci.HCI_LE_Enhanced_Connection_Complete_Event)
     still(not enhanced, "masking LL_PRIVACY and LE_EXTENDED_ADVERTISING in attach_kernel")
-    assert attach_kernel.__doc__
 
 
 async def public_echo(world):
@@ -251,7 +248,7 @@ async def connect_after_cancel(world):
     answered = attempt.done()
     attempt.cancel()
     await asyncio.wait({attempt})
-    assert isinstance(attempt.exception(), ProtocolError) if answered else attempt.cancelled()
+    assert answered is not attempt.cancelled()
     try:
         async with asyncio.timeout(TIMEOUT_S):
             await phone.connect_le(hci.Address(CAR))
@@ -279,6 +276,7 @@ async def test_cancelling_the_hosts_connect_does_not_tell_the_controller(stock, 
     phone = await stock.device("phone", PHONE)
     attempt = asyncio.ensure_future(phone.connect_le(hci.Address(GHOST), timeout=None))
     await phone.host.snooper.first(hci.HCI_Command_Status_Event)
+    await phone.send_sync_command(hci.HCI_LE_Rand_Command())  # now it waits for the connection
     attempt.cancel()
     await asyncio.wait({attempt})
     await phone.send_sync_command(hci.HCI_LE_Rand_Command())  # whatever was queued is out now
@@ -450,6 +448,4 @@ async def test_a_request_that_the_link_loss_ended_looks_like_a_cancellation(stoc
 
 
 def _uuids(*texts):
-    from bumble.core import UUID
-
     return [UUID(each) for each in texts]

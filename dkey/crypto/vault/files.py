@@ -40,8 +40,20 @@ def replace_file(path: Path, text: str, *, mode: int | None = None) -> None:
         path: The file; a symbolic link keeps pointing to its target.
         text: New content.
         mode: Access rights; None keeps those of the old file, or 0600 for a new one.
+
+    Raises:
+        FileFormatError: It cannot be written; the old file is as it was.
     """
-    target = path.resolve()
+    try:
+        _replace(path.resolve(), text, mode)
+    except OSError as exc:
+        reason = exc.strerror or "cannot be written"
+        raise FileFormatError(
+            f"{path}: {reason}", hint="check the folder, its access rights and the free space"
+        ) from exc
+
+
+def _replace(target: Path, text: str, mode: int | None) -> None:
     if mode is None:
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
