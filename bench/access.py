@@ -510,7 +510,7 @@ def _shares(times: Samples, flow: str, lost: int) -> list[Figure]:
             crypto,
             "the same echo, in which reader and device also run the crypto floor, each operation "
             "where the product runs it; in percent of the echo without",
-            None,
+            20 if flow == "standard" else None,
         ),
     ]
 

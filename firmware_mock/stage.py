@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Card", "Phone", "Recorder", "Replayer", "Stage"]
 
 _KEY = "credential"
+_TOUCH = (Position.DOOR_HANDLE, Position.CONSOLE_PAD)
 _SENSE_S = 1.0
 
 
@@ -164,7 +165,7 @@ class Stage:
             folder / "vehicle", entropy=entropy, clock=clock, wall_clock=wall_clock
         )
         self._cleanup.callback(self.vehicle.close)
-        self._chips = {position: VirtualPn532() for position in Position}
+        self._chips = {position: VirtualPn532() for position in _TOUCH}
         self._initiators: dict[Position, NfcInitiator] = {}
         self._on_pad: NfcLink | None = None
         for position, chip in self._chips.items():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from dkey.access.directory import MemoryDirectory
 from dkey.access.exchange import ReaderStatus
-from dkey.access.profile import VEHICLE
+from dkey.access.profile import VEHICLE, Interface
 from dkey.access.reader import AccessReader, EnrolledCredential, Flow, ReaderIdentity
 from dkey.control.card_window import CardWindow, WindowState
 from dkey.control.intent import parse_intent
@@ -212,7 +212,10 @@ class Vehicle:
             key=READER_KEY,
         )
         policy = _SECURE_ACTION if position is Position.CONSOLE_PAD else _DEVICE_SETTING
-        return AccessReader(identity, MemoryDirectory(), self._entropy, policy=policy)
+        interface = Interface.BLE if position is Position.BLE else Interface.NFC
+        return AccessReader(
+            identity, MemoryDirectory(), self._entropy, policy=policy, interface=interface
+        )
 
     def _reload(self) -> None:
         """Bring the readers' directories and the grants in line with the store."""

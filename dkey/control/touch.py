@@ -52,6 +52,8 @@ class Position(StrEnum):
 
     DOOR_HANDLE = "DOOR_HANDLE"
     CONSOLE_PAD = "CONSOLE_PAD"
+    BLE = "BLE"
+    """No place: the vehicle's Bluetooth radio, which runs no touch transactions."""
 
 
 class Intent(StrEnum):

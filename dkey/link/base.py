@@ -18,6 +18,8 @@ class Cap(Enum):
 
     APDU = "apdu"
     """Messages are ISO 7816-4 APDUs in lock-step: one command, one response."""
+    BLE = "ble"
+    """Messages are whole BLE messages in either direction."""
     NFC = "nfc"
     """The peer is in an NFC field (real or virtual); tapping and tearing away are possible."""
 
