@@ -21,8 +21,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
-from dkey.access import device, profile  # noqa: E402 - the tree is found first
-from dkey.control import card_rules, card_window, intent, touch  # noqa: E402
+from dkey.access import ble_rules, device, profile  # noqa: E402 - the tree is found first
+from dkey.control import card_rules, card_window, intent, remote, touch  # noqa: E402
 from dkey.errors import RefusalCode  # noqa: E402
 from dkey.lifecycle import policy  # noqa: E402
 from dkey.pairing import card  # noqa: E402
@@ -156,6 +156,11 @@ def device_moves() -> list[tuple[Any, str, tuple[Any, ...]]]:
     return list(moves)
 
 
+def ble_moves(table: ble_rules.Transitions) -> list[tuple[Any, str, tuple[Any, ...]]]:
+    """Return the transitions of a BLE session."""
+    return [(state, what.value, to) for (state, what), to in table.items()]
+
+
 def window_moves() -> list[tuple[Any, str, tuple[Any, ...]]]:
     """Return the transitions of the card pairing window."""
     moves = ((state, what.value, (to,)) for (state, what), to in card_window.TRANSITIONS.items())
@@ -216,6 +221,8 @@ def attack_cases() -> list[str]:
 
 BLOCKS: dict[str, Callable[[], list[str]]] = {
     "attack-cases": attack_cases,
+    "ble-device-states": lambda: states(ble_moves(ble_rules.DEVICE_TRANSITIONS)),
+    "ble-reader-states": lambda: states(ble_moves(ble_rules.READER_TRANSITIONS)),
     "card-constants": lambda: constants("INITIAL_CARDS", "MAX_CARDS", "CARD_PAIRING_WINDOW_S"),
     "card-rules": lambda: rules(card_rules.CARD_PAIRING_RULES),
     "device-diagram": device_diagram,
@@ -224,6 +231,10 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
     "identifiers": identifiers,
     "profiles": profiles,
     "refusals": refusals,
+    "remote-constants": lambda: constants(
+        "REMOTE_REPEAT_S", "SMARTKEY_LOCK_COOLDOWN_S", "HORN_AUTO_OFF_S"
+    ),
+    "remote-rules": lambda: rules(remote.REMOTE_RULES),
     "schema": schema,
     "start-rules": lambda: rules(touch.START_RULES),
     "touch-constants": lambda: constants("TAP_DEBOUNCE_S", "PAD_GRACE_S"),
