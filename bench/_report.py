@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 import textwrap
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Figure", "machine", "report", "slice_medians", "spread"]
+__all__ = ["Figure", "Samples", "machine", "progress", "report", "slice_medians", "spread"]
 
+Samples = dict[str, list[float]]
+"""Name of a subject to its single measurements."""
 SCHEMA = "dkey.bench/1"
 _MARKS = {True: "yes", False: "NO", None: "-"}
 
@@ -128,3 +131,8 @@ def _limit(figure: Figure) -> str:
     if isinstance(figure.limit, tuple):
         return f"{figure.limit[0]:g}..{figure.limit[1]:g}"
     return f"{'<=' if figure.better == 'lower' else '>='} {figure.limit:g}"
+
+
+def progress(text: str) -> None:
+    """Tell who waits what is measured now."""
+    print(text, file=sys.stderr, flush=True)

@@ -21,6 +21,10 @@ class Body:
 
     Attributes:
         speed_kmh: Speed, km/h, negative in reverse.
+        horn: Whether the horn sounds.
+        remote_running: Whether remote control started the engine and no driver has taken over.
+        fob_lock_s: When the smart key locked the doors with the engine off, monotonic s; None when
+            it did not since the engine was switched off.
     """
 
     locked: bool = True
@@ -33,6 +37,9 @@ class Body:
     immobilised: bool = False
     service_mode: bool = False
     valet: bool = False
+    horn: bool = False
+    remote_running: bool = False
+    fob_lock_s: float | None = None
     _failed: set[str] = field(default_factory=set, init=False, repr=False)
 
     def signals(self) -> Signals:
@@ -55,9 +62,9 @@ class Body:
             )
         self._failed.update(names)
 
-    def repair(self) -> None:
-        """Let every signal be read again."""
-        self._failed.clear()
+    def repair(self, *names: str) -> None:
+        """Let these signals be read again; without names, all."""
+        self._failed.difference_update(names or _NAMES)
 
     def lock(self) -> None:
         """Lock the doors."""
@@ -67,10 +74,23 @@ class Body:
         """Unlock the doors."""
         self.locked = False
 
-    def start(self) -> None:
-        """Start the engine: the ignition is on."""
+    def fob_lock(self, *, now_s: float) -> None:
+        """Lock the doors by the smart key; counts for remote start while the ignition is off."""
+        self.locked = True
+        self.fob_lock_s = None if self.ignition_on else now_s
+
+    def fob_unlock(self) -> None:
+        """Unlock the doors by the smart key."""
+        self.locked = False
+        self.fob_lock_s = None
+
+    def start(self, *, remote: bool = False) -> None:
+        """Start the engine: the ignition is on. A driver who starts takes a running one over."""
         self.ignition_on = True
+        self.remote_running = remote
+        self.fob_lock_s = None
 
     def stop(self) -> None:
         """Stop the engine: the ignition is off."""
         self.ignition_on = False
+        self.remote_running = False

@@ -22,11 +22,16 @@ if TYPE_CHECKING:
 
     from dkey.crypto.entropy import Entropy
 
-__all__ = ["create_vehicle", "open_vehicle"]
+__all__ = ["create_vehicle", "holds_vehicle", "open_vehicle"]
 
 KEY_FILE: Final = "vehicle.key"
 VAULT: Final = "vault.json"
 STORE: Final = "vehicle.db"
+
+
+def holds_vehicle(folder: Path) -> bool:
+    """Return whether there is a vehicle in ``folder``, sound or damaged."""
+    return (folder / STORE).exists()
 
 
 def create_vehicle(
@@ -42,7 +47,7 @@ def create_vehicle(
         LocalFault: The folder holds a vehicle already, or cannot be written.
     """
     source = entropy or SystemEntropy()
-    if (folder / STORE).exists():
+    if holds_vehicle(folder):
         raise LocalFault(
             f"{folder} holds a vehicle already", hint="use it, or choose another folder"
         )
@@ -75,7 +80,7 @@ def open_vehicle(
     Raises:
         LocalFault: There is none, or its store or vault is damaged.
     """
-    if not (folder / STORE).exists():
+    if not holds_vehicle(folder):
         raise LocalFault(f"{folder} holds no vehicle", hint=f"make one: dkey vehicle init {folder}")
     source = entropy or SystemEntropy()
     key_file = folder / KEY_FILE

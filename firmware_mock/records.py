@@ -17,6 +17,8 @@ __all__ = [
     "Credential",
     "Event",
     "FastCandidate",
+    "Ownership",
+    "PairingCode",
     "ReaderIdentity",
     "VehicleIdentity",
     "check_identity",
@@ -65,6 +67,8 @@ class Credential:
         provenance: For cards only, and for every card.
         created_s: When it was enrolled, in the caller's clock.
         replaced_by: Credential id of the card that took its place; set by the store.
+        first_use: Whether it still waits for its first standard transaction, before which it
+            counts for nothing.
     """
 
     credential_id: str
@@ -76,6 +80,7 @@ class Credential:
     state: CredentialState = CredentialState.ACTIVE
     provenance: CardProvenance | None = None
     replaced_by: str | None = None
+    first_use: bool = False
 
     @property
     def x(self) -> bytes:
@@ -112,6 +117,45 @@ class Event:
     credential_id: str | None
     code: RefusalCode | None
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ownership:
+    """Whose vehicle it is, in numbers.
+
+    Attributes:
+        epoch: Rises with each factory reset, from 1; what an earlier owner signed counts no more.
+        resolving_key: Resolves the vehicle's adverts, as sealed; None before it is made.
+    """
+
+    epoch: int
+    resolving_key: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairingCode:
+    """One code that the head unit issued for owner pairing.
+
+    Attributes:
+        number: From 1, in order of issue.
+        issued_s: When, in the caller's wall clock.
+        salt: With which it is stretched, 16 bytes.
+        sealed: The code and its SPAKE2+ record, sealed; None when it is closed.
+        tries: How often it was tried.
+        credential_id: The credential that it enrolled, while that waits for its first use.
+    """
+
+    number: int
+    issued_s: float
+    salt: bytes
+    sealed: bytes | None
+    tries: int
+    credential_id: str | None
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is cancelled, replaced, too old, or done."""
+        return self.sealed is None
 
 
 def check_identity(identity: VehicleIdentity) -> None:

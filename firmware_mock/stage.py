@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from dkey.access.applet import AppletHost
-from dkey.access.device import AccessApplet, DeviceCredential, TrustedReader
+from dkey.access.credential import DeviceCredential, TrustedReader
+from dkey.access.device import AccessApplet
 from dkey.access.profile import VEHICLE
 from dkey.control.intent import encode_intent
 from dkey.control.touch import Intent, Position

@@ -24,6 +24,8 @@ from firmware_mock.records import (
     Credential,
     Event,
     FastCandidate,
+    Ownership,
+    PairingCode,
     ReaderIdentity,
     VehicleIdentity,
     check_identity,
@@ -60,6 +62,8 @@ __all__ = [
     "CredentialStore",
     "Event",
     "FastCandidate",
+    "Ownership",
+    "PairingCode",
     "ReaderIdentity",
     "Transaction",
     "VehicleIdentity",
@@ -225,6 +229,29 @@ class CredentialStore:
         )
         return tuple(
             FastCandidate(sealed=row[0], credential=credential_of(row[1:])) for row in rows
+        )
+
+    def ownership(self) -> Ownership:
+        """Return the owner epoch and the sealed resolving key."""
+        epoch, resolving_key = self._rows("SELECT epoch, resolving_key FROM ownership")[0]
+        return Ownership(epoch=epoch, resolving_key=resolving_key)
+
+    def pairing_codes(self) -> tuple[PairingCode, ...]:
+        """Return the codes that are live, or were issued in the last hour, oldest first."""
+        rows = self._rows(
+            "SELECT number, issued_s, salt, sealed, tries, credential_id FROM pairing_code"
+            " ORDER BY number"
+        )
+        return tuple(
+            PairingCode(
+                number=number,
+                issued_s=issued_s,
+                salt=salt,
+                sealed=sealed,
+                tries=tries,
+                credential_id=credential_id,
+            )
+            for number, issued_s, salt, sealed, tries, credential_id in rows
         )
 
     def events(self, *, after_seq: int = 0) -> tuple[Event, ...]:

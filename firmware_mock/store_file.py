@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 
 from dkey.errors import StoreError
-from firmware_mock.store_schema import APPLICATION_ID, COLUMNS, digest
+from firmware_mock.store_schema import APPLICATION_ID, COLUMNS, digest, know_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,12 +42,14 @@ RESTORE: Final = (
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open an existing database; transactions begin and end by statement only."""
-    return sqlite3.connect(
+    db = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",
         uri=True,
         isolation_level=None,
         timeout=BUSY_TIMEOUT_S,
     )
+    know_digest(db)
+    return db
 
 
 def sync(path: Path) -> None:
@@ -106,6 +108,7 @@ def check_schema(db: sqlite3.Connection, path: Path, history: Sequence[Sequence[
     """Refuse a schema that is not exactly what the migrations of its version make."""
     query = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
+        know_digest(model)
         for statements in history:
             for statement in statements:
                 model.execute(statement)
@@ -121,7 +124,10 @@ def check_content(db: sqlite3.Connection, path: Path) -> None:
         raise StoreError(f"{path} is damaged: {found}", hint=RESTORE)
     if db.execute("PRAGMA foreign_key_check").fetchone() is not None:
         raise StoreError(f"{path} is damaged: a row refers to a missing one", hint=RESTORE)
+    known = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     for table, columns in COLUMNS.items():
+        if table not in known:  # an older schema, which was found whole
+            continue
         for *row, found_digest in db.execute(f"SELECT {', '.join(columns)}, digest FROM {table}"):  # noqa: S608 - constant names
             if digest(table, row) != found_digest:
                 raise StoreError(f"{path} is damaged: a row of {table} changed", hint=RESTORE)
@@ -131,7 +137,10 @@ def check_content(db: sqlite3.Connection, path: Path) -> None:
         " (SELECT count(*) FROM credential c LEFT JOIN card_slot s ON s.credential_id = c.id"
         "  WHERE (c.role = 'CARD' AND c.state IN ('ACTIVE', 'SUSPENDED')) <> (s.slot NOT NULL))"
     ).fetchone()
-    if (vehicles, gaps, strays) != (1, 0, 0):
+    owned = (
+        db.execute("SELECT count(*) FROM ownership").fetchone()[0] if "ownership" in known else 1
+    )
+    if (vehicles, gaps, strays, owned) != (1, 0, 0, 1):
         raise StoreError(f"{path} is damaged: rows are missing", hint=RESTORE)
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "credential_row",
     "digest",
     "insert",
+    "know_digest",
 ]
 
 APPLICATION_ID: Final = 0x646B_6579
@@ -86,11 +87,35 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE TRIGGER event_no_delete BEFORE DELETE ON event
             BEGIN SELECT RAISE (ABORT, 'the event log is append-only'); END""",
     ),
+    (
+        """CREATE TABLE first_use (
+            credential_id TEXT PRIMARY KEY NOT NULL REFERENCES credential (id),
+            digest BLOB NOT NULL) STRICT""",
+        """CREATE TABLE pairing_code (
+            number INTEGER PRIMARY KEY,
+            issued_s REAL NOT NULL,
+            salt BLOB NOT NULL CHECK (length(salt) = 16),
+            sealed BLOB,
+            tries INTEGER NOT NULL CHECK (tries BETWEEN 0 AND 3),
+            state TEXT NOT NULL CHECK (state IN ('OPEN', 'PAIRED', 'CLOSED')),
+            credential_id TEXT REFERENCES credential (id),
+            digest BLOB NOT NULL,
+            CHECK ((state = 'PAIRED') = (credential_id IS NOT NULL)),
+            CHECK ((state = 'CLOSED') = (sealed IS NULL))) STRICT""",
+        "CREATE UNIQUE INDEX one_code ON pairing_code (sealed IS NULL) WHERE sealed IS NOT NULL",
+        "CREATE INDEX pairing_code_credential ON pairing_code (credential_id)",
+        """CREATE TABLE ownership (
+            one INTEGER PRIMARY KEY CHECK (one = 1),
+            epoch INTEGER NOT NULL CHECK (epoch >= 1),
+            resolving_key BLOB,
+            digest BLOB NOT NULL) STRICT""",
+        "INSERT INTO ownership SELECT 1, 1, NULL, row_digest ('ownership', 1, 1, NULL)",
+    ),
 )
 """Statements that lead from schema version ``index`` to ``index + 1``. A released entry is final.
 
-The number of card slots is MAX_CARDS at the time of the migration; a change of the policy needs a
-new entry.
+The number of card slots and of tries are MAX_CARDS and CODE_MAX_TRIES at the time of the migration;
+a change of the policy needs a new entry. ``row_digest`` is :func:`digest`, as connections know it.
 """
 
 Value = str | bytes | int | float | None
@@ -106,10 +131,18 @@ COLUMNS: Final = {
     "card_slot": ("slot", "credential_id"),
     "kpersistent": ("sub_id", "credential_id", "sealed", "used_seq"),
     "event": ("seq", "t_s", "kind", "position", "credential_id", "code", "text"),
+    "ownership": ("one", "epoch", "resolving_key"),
+    "first_use": ("credential_id",),
+    "pairing_code": ("number", "issued_s", "salt", "sealed", "tries", "state", "credential_id"),
 }
 """Columns under the digest of a row, in digest order, which never changes."""
 
-CREDENTIAL_COLUMNS: Final = ", ".join(f"c.{name}" for name in COLUMNS["credential"])
+CREDENTIAL_COLUMNS: Final = ", ".join(
+    (
+        *(f"c.{name}" for name in COLUMNS["credential"]),
+        "EXISTS (SELECT 1 FROM first_use f WHERE f.credential_id = c.id)",
+    )
+)
 """The columns of a credential, for :func:`credential_of`; its table is ``c`` in the query."""
 
 
@@ -132,6 +165,13 @@ def digest(table: str, values: Sequence[Value]) -> bytes:
     return state.digest()
 
 
+def know_digest(db: sqlite3.Connection) -> None:
+    """Let a connection run the migrations: give it ``row_digest (table, values...)``."""
+    db.create_function(
+        "row_digest", -1, lambda table, *values: digest(table, values), deterministic=True
+    )
+
+
 def credential_row(credential: Credential) -> tuple[Value, ...]:
     """Return the columns of ``credential`` in digest order, as plain SQLite values."""
     provenance = credential.provenance
@@ -151,7 +191,8 @@ def credential_row(credential: Credential) -> tuple[Value, ...]:
 
 def credential_of(row: Sequence[Any]) -> Credential:
     """Return the credential in a row of :data:`CREDENTIAL_COLUMNS`."""
-    credential_id, name, _x, public_key, role, permission, state, provenance, created, by = row
+    credential_id, name, _x, public_key, role, permission, state, provenance, created, *rest = row
+    replaced_by, first_use = rest
     return Credential(
         credential_id=credential_id,
         name=name,
@@ -161,7 +202,8 @@ def credential_of(row: Sequence[Any]) -> Credential:
         state=CredentialState(state),
         provenance=None if provenance is None else CardProvenance(provenance),
         created_s=created,
-        replaced_by=by,
+        replaced_by=replaced_by,
+        first_use=bool(first_use),
     )
 
 

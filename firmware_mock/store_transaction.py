@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dkey.crypto.p256 import PublicKey
 from dkey.errors import LocalFault, PolicyRefusal, RefusalCode, WireError
+from dkey.lifecycle.policy import CODE_MAX_TRIES
 from dkey.lifecycle.roles import CredentialState, Role
 from firmware_mock.store_schema import (
+    COLUMNS,
     CREDENTIAL_COLUMNS,
     Value,
     credential_of,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Rows", "Transaction", "find_credential"]
 
 _SLOTS: Final = frozenset({1, 2})
+_HOUR_S: Final = 3600.0
 
 
 class Rows(Protocol):
@@ -88,6 +91,8 @@ class Transaction:
             )
         if slot is not None:
             self._insert("card_slot", (slot, credential.credential_id))
+        if credential.first_use:
+            self._insert("first_use", (credential.credential_id,))
 
     def set_state(self, credential_id: str, state: CredentialState) -> None:
         """Suspend, resume or revoke a credential; to revoke frees a card's place.
@@ -113,7 +118,8 @@ class Transaction:
     def put_kpersistent(self, credential_id: str, sub_id: bytes, sealed: bytes) -> None:
         """Keep the persistent key of a credential at a reader, sealed by the caller.
 
-        It takes the place of an earlier one and counts as used now.
+        It takes the place of an earlier one and counts as used now. As it comes from a standard
+        transaction, a credential that waited for its first one waits no more.
 
         Raises:
             PolicyRefusal: KEY_REVOKED or CARD_BLOCKED, the credential is out of use for good.
@@ -134,6 +140,7 @@ class Transaction:
         self._insert(
             "kpersistent", (sub_id, credential_id, bytes(sealed), rows[0][0]), or_replace=True
         )
+        self._execute("DELETE FROM first_use WHERE credential_id = ?", credential_id)
 
     def mark_used(self, credential_id: str, sub_id: bytes) -> None:
         """Make this credential's persistent key the first to be tried at this reader.
@@ -173,6 +180,93 @@ class Transaction:
             "event", (seq, float(t_s), kind, plain_position, credential_id, plain_code, text)
         )
         return seq
+
+    # --- the owner and the pairing code -------------------------------------------------------
+
+    def issue_code(self, *, issued_s: float, salt: bytes, sealed: bytes) -> int:
+        """Keep a new code and return its number; an earlier one is closed.
+
+        Closed codes that were issued over an hour before are forgotten.
+        """
+        for row in self._codes("state <> 'CLOSED'"):
+            self.close_code(row[0])
+        self._execute(
+            "DELETE FROM pairing_code WHERE state = 'CLOSED' AND issued_s <= ?"
+            " AND number < (SELECT max(number) FROM pairing_code)",
+            float(issued_s) - _HOUR_S,
+        )
+        rows = self._rows("SELECT coalesce(max(number), 0) + 1 FROM pairing_code")
+        number = int(rows[0][0])
+        row = (number, float(issued_s), bytes(salt), bytes(sealed), 0, "OPEN", None)
+        self._insert("pairing_code", row)
+        return number
+
+    def count_try(self, number: int) -> int:
+        """Count one try of a live code and return how many there were.
+
+        Raises:
+            PolicyRefusal: CODE_LOCKED_OUT, it had its tries; NOT_AUTHORISED, it is closed.
+        """
+        row = self._live(number)
+        tries = int(row[4])
+        if tries >= CODE_MAX_TRIES:
+            raise PolicyRefusal(
+                RefusalCode.CODE_LOCKED_OUT,
+                f"the code was tried {tries} times",
+                hint="let the head unit issue a new code",
+            )
+        self._insert("pairing_code", (*row[:4], tries + 1, *row[5:]), or_replace=True)
+        return tries + 1
+
+    def pair_code(self, number: int, credential_id: str) -> None:
+        """Note which credential a live code enrolled.
+
+        Raises:
+            PolicyRefusal: NOT_AUTHORISED, the code is closed.
+            LocalFault: The credential is not enrolled.
+        """
+        row = self._live(number)
+        self._known(credential_id)
+        self._insert("pairing_code", (*row[:5], "PAIRED", credential_id), or_replace=True)
+
+    def close_code(self, number: int) -> None:
+        """Close a code for good and erase what could verify it; a closed one stays closed."""
+        for row in self._codes("number = ?", number):
+            closed = (*row[:3], None, row[4], "CLOSED", None)
+            self._insert("pairing_code", closed, or_replace=True)
+
+    def set_resolving_key(self, sealed: bytes) -> None:
+        """Keep the resolving key of this owner epoch, sealed by the caller."""
+        epoch = self._rows("SELECT epoch FROM ownership")[0][0]
+        self._insert("ownership", (1, epoch, bytes(sealed)), or_replace=True)
+
+    def factory_reset(self, *, resolving_key: bytes) -> int:
+        """Erase all credentials, their keys and the codes; return the new owner epoch.
+
+        The event log stays. Old credential ids mean nothing any more.
+
+        Args:
+            resolving_key: The new one, sealed by the caller.
+        """
+        epoch = int(self._rows("SELECT epoch + 1 FROM ownership")[0][0])
+        for table in ("pairing_code", "first_use", "kpersistent", "card_slot", "credential"):
+            self._execute(f"DELETE FROM {table}")  # noqa: S608 - constant names
+        self._insert("ownership", (1, epoch, bytes(resolving_key)), or_replace=True)
+        return epoch
+
+    def _codes(self, where: str, *values: Value) -> list[tuple[Any, ...]]:
+        columns = ", ".join(COLUMNS["pairing_code"])
+        return self._rows(f"SELECT {columns} FROM pairing_code WHERE {where}", *values)  # noqa: S608 - constant names
+
+    def _live(self, number: int) -> tuple[Any, ...]:
+        rows = self._codes("number = ? AND state <> 'CLOSED'", number)
+        if not rows:
+            raise PolicyRefusal(
+                RefusalCode.NOT_AUTHORISED,
+                "the code is closed",
+                hint="let the head unit issue a new code",
+            )
+        return rows[0]
 
     def end(self) -> None:
         """Refuse further writes; called when the block ends."""
@@ -236,7 +330,11 @@ class Transaction:
 
     def _retire(self, credential: Credential) -> None:
         self._update(credential)
-        self._execute("DELETE FROM card_slot WHERE credential_id = ?", credential.credential_id)
+        for table in ("card_slot", "first_use"):
+            self._execute(
+                f"DELETE FROM {table} WHERE credential_id = ?",  # noqa: S608 - constant names
+                credential.credential_id,
+            )
         self.forget_kpersistent(credential.credential_id)
 
     def _update(self, credential: Credential) -> None:

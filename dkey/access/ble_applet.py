@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from dkey.access.device import AccessApplet, DeviceCredential, DeviceEvent, DeviceState
+from dkey.access.credential import DeviceCredential, DeviceEvent
+from dkey.access.device import AccessApplet
+from dkey.access.device_states import DeviceState
 from dkey.access.messages import Ins
 from dkey.access.profile import Interface
 from dkey.codec import tlv
@@ -19,7 +21,7 @@ from dkey.errors import SequenceError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from dkey.access.device import DeviceStore
+    from dkey.access.credential import DeviceStore
     from dkey.access.schedule import SessionKeys
     from dkey.crypto.entropy import Entropy
     from dkey.crypto.secret import Secret

@@ -23,7 +23,8 @@ from dkey.access.ble_rules import (
 )
 from dkey.access.ble_session import BleSession, Topic
 from dkey.access.exchange import ReaderStatus
-from dkey.access.messages import Ins, SelectResponse, select_command
+from dkey.access.messages import Ins
+from dkey.access.select import SelectResponse, select_command
 from dkey.codec.apdu import Response
 from dkey.codec.ble import ErrorReason, RkeAction
 from dkey.codec.ble_contents import (

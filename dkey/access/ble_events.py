@@ -7,8 +7,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dkey.access.device import DeviceEvent
-    from dkey.access.reader import Session
+    from dkey.access.credential import DeviceEvent
+    from dkey.access.session import Session
     from dkey.codec.ble import RkeAction
     from dkey.codec.ble_contents import Content
     from dkey.crypto.secret import Secret

@@ -23,8 +23,8 @@ from dkey.access.ble_rules import (
     Transitions,
 )
 from dkey.access.ble_session import BleSession, Topic
+from dkey.access.enrolled import EnrolledCredential, Flow
 from dkey.access.exchange import ExchangeRequest, ReaderStatus
-from dkey.access.reader import AccessReader, EnrolledCredential, Flow
 from dkey.codec.ble import RkeAction
 from dkey.codec.ble_contents import (
     VENDOR_OUI,
@@ -44,7 +44,8 @@ from dkey.errors import LocalFault, SequenceError, WireError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
-    from dkey.access.reader import Session
+    from dkey.access.reader import AccessReader
+    from dkey.access.session import Session
 
 __all__ = ["ReaderBleSession"]
 

@@ -1,21 +1,22 @@
 """The device role: the applet that answers a reader (Aliro 1.0 §8.2, §8.3.3).
 
 :class:`AccessApplet` is sans-IO: whole commands in, responses out. Private keys stay in a vault,
-durable changes go through a :class:`DeviceStore` before the answer is returned, and every failure
-is the same to the reader: an error status without data, keys destroyed.
+durable changes go through a :class:`~dkey.access.credential.DeviceStore` before the answer is
+returned, and every failure is the same to the reader: an error status without data, keys destroyed.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from dataclasses import dataclass, field, replace
-from enum import Enum
-from hashlib import sha1, sha256
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
 
 from dkey.access.applet import quiet
 from dkey.access.certificate import ReaderCertificate
+from dkey.access.credential import DeviceEvent, key_slot
+from dkey.access.device_states import TRANSITIONS, DeviceState
 from dkey.access.exchange import SUCCESS, ExchangeRequest, Fault, failure, parse_notice
 from dkey.access.freshness import Freshness
 from dkey.access.mailbox import MailboxFault
@@ -27,11 +28,10 @@ from dkey.access.messages import (
     ControlFlow,
     CryptogramPayload,
     Ins,
-    SelectResponse,
     Signaling,
     extension_object,
 )
-from dkey.access.profile import Interface, Profile
+from dkey.access.profile import Interface
 from dkey.access.schedule import (
     DEVICE_USAGE,
     READER_USAGE,
@@ -39,6 +39,7 @@ from dkey.access.schedule import (
     SessionKeys,
     diffie_hellman_key,
 )
+from dkey.access.select import SelectResponse
 from dkey.codec.apdu import SW, Command, Response
 from dkey.crypto.channel import SecureChannel, seal_once
 from dkey.crypto.p256 import PrivateKey, PublicKey
@@ -48,68 +49,13 @@ from dkey.errors import AuthenticationError, DkeyError, SequenceError, WireError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dkey.access.mailbox import Mailbox
+    from dkey.access.credential import DeviceCredential, DeviceStore, TrustedReader
     from dkey.crypto.entropy import Entropy
-    from dkey.crypto.vault import Vault
 
-__all__ = [
-    "TRANSITIONS",
-    "AccessApplet",
-    "DeviceCredential",
-    "DeviceEvent",
-    "DeviceState",
-    "DeviceStore",
-    "TrustedReader",
-]
+__all__ = ["AccessApplet"]
 
 log = logging.getLogger(__name__)
 _EVENTS: Final = 32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrustedReader:
-    """A reader group that the device trusts.
-
-    Attributes:
-        group_id: Reader group identifier, 16 bytes.
-        public_key: Key of the reader that shows no certificate.
-        issuer_key: Key of the issuer whose certificates are accepted; None without.
-    """
-
-    group_id: bytes
-    public_key: PublicKey
-    issuer_key: PublicKey | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class DeviceCredential:
-    """One credential on the device and the readers it works with.
-
-    Attributes:
-        profile: Wire profile.
-        vault: Holds the private key.
-        key: Name of the private key in the vault.
-        readers: Group identifier to trusted reader; any number of groups.
-        kpersistent: (group identifier, sub-identifier) to the stored Kpersistent, 32 bytes.
-        mailbox: The mailbox, or None.
-    """
-
-    profile: Profile
-    vault: Vault
-    key: str
-    readers: dict[bytes, TrustedReader]
-    kpersistent: dict[tuple[bytes, bytes], Secret] = field(default_factory=dict)
-    mailbox: Mailbox | None = None
-
-
-class DeviceStore(Protocol):
-    """Where the device makes changes durable; called before the reader gets its answer."""
-
-    def save_kpersistent(self, group_id: bytes, sub_id: bytes, key: Secret) -> None:
-        """Keep Kpersistent for one reader, replacing an older one."""
-
-    def save_mailbox(self, data: bytes) -> None:
-        """Keep the mailbox content."""
 
 
 class _NoStore:
@@ -120,52 +66,6 @@ class _NoStore:
 
     def save_mailbox(self, data: bytes) -> None:
         """Keep nothing."""
-
-
-class DeviceState(Enum):
-    """States of the access applet."""
-
-    SELECTED = "selected"
-    AUTH0_STANDARD = "AUTH0 answered, standard"
-    AUTH0_FAST = "AUTH0 answered, fast"
-    CERTIFICATE = "certificate loaded"
-    SECURED = "secured"
-    ENDED = "ended"
-
-
-TRANSITIONS: Final[dict[tuple[DeviceState, Ins], tuple[DeviceState, ...]]] = {
-    (DeviceState.SELECTED, Ins.AUTH0): (DeviceState.AUTH0_STANDARD, DeviceState.AUTH0_FAST),
-    (DeviceState.AUTH0_STANDARD, Ins.LOAD_CERT): (DeviceState.CERTIFICATE,),
-    (DeviceState.AUTH0_STANDARD, Ins.AUTH1): (DeviceState.SECURED,),
-    (DeviceState.AUTH0_FAST, Ins.LOAD_CERT): (DeviceState.CERTIFICATE,),
-    (DeviceState.AUTH0_FAST, Ins.AUTH1): (DeviceState.SECURED,),
-    (DeviceState.AUTH0_FAST, Ins.EXCHANGE): (DeviceState.SECURED, DeviceState.ENDED),
-    (DeviceState.CERTIFICATE, Ins.AUTH1): (DeviceState.SECURED,),
-    (DeviceState.SECURED, Ins.EXCHANGE): (DeviceState.SECURED, DeviceState.ENDED),
-}
-"""Which command each state takes and where it leads. CONTROL FLOW leads to ``ENDED`` from every
-state, SELECT to ``SELECTED``; every other pair, and every failure, leads to ``ENDED``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceEvent:
-    """What a finished transaction meant to the device.
-
-    Attributes:
-        group_id: Reader group, 16 bytes.
-        sub_id: The one reader, 16 bytes.
-        fast: Whether it was a fast transaction.
-        status: Reader status of the final EXCHANGE.
-        keys: The session keys, for tools that are told to show secrets.
-        kpersistent: Kpersistent of a standard transaction; None after a fast one.
-    """
-
-    group_id: bytes
-    sub_id: bytes
-    fast: bool
-    status: int
-    keys: SessionKeys
-    kpersistent: Secret | None
 
 
 @dataclass(slots=True)
@@ -197,6 +97,7 @@ class AccessApplet:
         extension: Value of the B2 object to send in AUTH0 responses, or empty.
         user_authenticated: Whether the user unlocked the device (authentication policy 3).
         fast_enabled: Whether stored Kpersistent are used at all.
+        keep: Whether a new Kpersistent replaces the stored one, here and in the store.
         on_event: Called with each finished transaction, before its last answer is returned.
 
     Attributes:
@@ -214,6 +115,7 @@ class AccessApplet:
         user_authenticated: bool = True,
         fast_enabled: bool = True,
         on_event: Callable[[DeviceEvent], None] | None = None,
+        keep: bool = True,
     ) -> None:
         profile = credential.profile
         self.aid = profile.access_aid
@@ -223,6 +125,7 @@ class AccessApplet:
         self.state = DeviceState.ENDED
         self.events: deque[DeviceEvent] = deque(maxlen=_EVENTS)
         self._on_event = on_event
+        self._keep = keep
         self._entropy = entropy
         self._store: DeviceStore = store or _NoStore()
         self._interface = interface
@@ -474,7 +377,7 @@ class AccessApplet:
     def _confirm(self, now: _Transaction) -> None:
         """The first protected command proves the reader: only now is anything kept."""
         now.confirmed = True
-        if now.kpersistent is None:
+        if now.kpersistent is None or not self._keep:
             return
         group_id, sub_id = now.context.reader_id[:16], now.context.reader_id[16:]
         self._store.save_kpersistent(group_id, sub_id, now.kpersistent)
@@ -528,11 +431,6 @@ _HANDLERS: Final[dict[int, Callable[[AccessApplet, bytes], Response]]] = {
     Ins.EXCHANGE: AccessApplet._exchange,  # noqa: SLF001
     Ins.CONTROL_FLOW: AccessApplet._control_flow,  # noqa: SLF001
 }
-
-
-def key_slot(public: PublicKey) -> bytes:
-    """Return the key slot, 8 bytes: the head of SHA-1 over the point (Aliro 1.0 §8.3.3.4.2)."""
-    return sha1(public.point, usedforsecurity=False).digest()[:8]
 
 
 def _device_channel(keys: SessionKeys) -> SecureChannel:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dkey.access.device import key_slot
+from dkey.access.credential import key_slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from dkey.access.reader import EnrolledCredential
+    from dkey.access.enrolled import EnrolledCredential
     from dkey.crypto.secret import Secret
 
 __all__ = ["MemoryDirectory"]

@@ -1,8 +1,8 @@
 """The messages of the access transaction (Aliro 1.0 §8.3.3, §10.2).
 
-Each is a frozen value with ``to_bytes`` and ``parse`` for its TLV data; the command headers are
-in :data:`HEADERS`. ``parse`` takes ``minimal`` from the profile: whether TLV lengths must be in
-their shortest form.
+Each is a frozen value with ``to_bytes`` and ``parse`` for its TLV data; :func:`command` puts the
+header before it. SELECT is in :mod:`dkey.access.select`. ``parse`` takes ``minimal`` from the
+profile: whether TLV lengths must be in their shortest form.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dkey.errors import WireError
 
 __all__ = [
     "CRYPTOGRAM_SIZE",
+    "EXTENSION_MAX",
     "Auth0Command",
     "Auth0Response",
     "Auth1Command",
@@ -25,17 +26,15 @@ __all__ = [
     "ControlFlow",
     "CryptogramPayload",
     "Ins",
-    "SelectResponse",
     "Signaling",
     "command",
     "extension_object",
     "parse_extensions",
-    "select_command",
     "vendor_extension",
 ]
 
 CRYPTOGRAM_SIZE: Final = 64
-_EXTENSION_MAX: Final = 127
+EXTENSION_MAX: Final = 127
 _CERTIFICATE_MAX: Final = 1024
 
 
@@ -55,11 +54,6 @@ class Ins(IntEnum):
 def command(ins: Ins, data: bytes) -> Command:
     """Return the command APDU value of AUTH0, LOAD CERT, AUTH1, EXCHANGE or CONTROL FLOW."""
     return Command(0x80, ins, 0x00, 0x00, data, None if ins is Ins.CONTROL_FLOW else 256)
-
-
-def select_command(aid: bytes) -> Command:
-    """Return SELECT by application identifier (Aliro 1.0 §10.2.1)."""
-    return Command(0x00, Ins.SELECT, 0x04, 0x00, aid, 256)
 
 
 # --- vendor extensions ------------------------------------------------------------------------
@@ -97,92 +91,6 @@ def parse_extensions(value: bytes, *, minimal: bool = False) -> dict[bytes, byte
     return found
 
 
-# --- SELECT ------------------------------------------------------------------------------------
-
-_FCI: Final = Layout(
-    "SELECT response", "Aliro 1.0 §10.2.1.2", Field(0x84, 5, 16), Field(0xA5, 0, 240)
-)
-_A5: Final = Layout(
-    "SELECT response A5",
-    "Aliro 1.0 §10.2.1.2",
-    Field(0x80, 2, 2),
-    Field(0x5C, 2, 64),
-    Field(0x7F66, 8, 8, required=False),
-    Field(0xB3, 1, _EXTENSION_MAX, required=False),
-)
-_EXTENDED: Final = "Aliro 1.0 §8.3.2.2"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SelectResponse:
-    """File control information of the access applet.
-
-    Wire: ``6F { 84 AID, A5 { 80 type(2), 5C versions(2n), [7F66 { 02 02 command, 02 02 response
-    }], [B3 extension] }, [unknown] }``.
-
-    Attributes:
-        aid: Application identifier.
-        versions: Protocol versions, highest first, 2 bytes each.
-        application_type: 2 bytes.
-        max_command: Largest extended command APDU, bytes; None without extended lengths.
-        max_response: Largest Ne; None without extended lengths.
-        a5: The A5 object byte for byte, which is key schedule input.
-    """
-
-    aid: bytes
-    versions: tuple[bytes, ...]
-    application_type: bytes = b"\x00\x00"
-    max_command: int | None = None
-    max_response: int | None = None
-    a5: bytes = b""
-
-    def to_bytes(self) -> bytes:
-        """Encode with minimal lengths; ``a5`` is ignored and made anew."""
-        return tlv.encode(0x6F, tlv.encode(0x84, self.aid) + self.encode_a5())
-
-    def encode_a5(self) -> bytes:
-        """Return the A5 object."""
-        inner = tlv.encode(0x80, self.application_type) + tlv.encode(0x5C, b"".join(self.versions))
-        if self.max_command is not None and self.max_response is not None:
-            sizes = (self.max_command, self.max_response)
-            limits = b"".join(tlv.encode(0x02, size.to_bytes(2, "big")) for size in sizes)
-            inner += tlv.encode(0x7F66, limits)
-        return tlv.encode(0xA5, inner)
-
-    @classmethod
-    def parse(cls, data: bytes, *, minimal: bool = False) -> SelectResponse:
-        """Decode the data of a SELECT response; unknown tags are skipped.
-
-        Raises:
-            WireError: Malformed, or a mandatory object is missing.
-        """
-        fci = tlv.single(data, 0x6F, minimal=minimal)
-        outer = _FCI.parse(fci, minimal=minimal)
-        start, end = next((s, e) for tag, s, _, e in tlv.items(fci) if tag == 0xA5)
-        inner = _A5.parse(outer[0xA5], minimal=minimal)
-        listed = inner[0x5C]
-        if len(listed) % 2:
-            raise _A5.error("the version list has an odd number of bytes")
-        max_command = max_response = None
-        if 0x7F66 in inner:
-            sizes = [
-                inner[0x7F66][at:stop]
-                for tag, _, at, stop in tlv.items(inner[0x7F66])
-                if tag == 0x02
-            ]
-            if len(sizes) != 2 or len(sizes[0]) != 2 or len(sizes[1]) != 2:
-                raise WireError("extended length information is malformed", clause=_EXTENDED)
-            max_command, max_response = (int.from_bytes(size, "big") for size in sizes)
-        return cls(
-            aid=outer[0x84],
-            versions=tuple(listed[at : at + 2] for at in range(0, len(listed), 2)),
-            application_type=inner[0x80],
-            max_command=max_command,
-            max_response=max_response,
-            a5=fci[start:end],
-        )
-
-
 # --- AUTH0 -------------------------------------------------------------------------------------
 
 _AUTH0: Final = Layout(
@@ -194,14 +102,14 @@ _AUTH0: Final = Layout(
     Field(0x87, 65, 65),
     Field(0x4C, 16, 16),
     Field(0x4D, 32, 32),
-    Field(0xB1, 1, _EXTENSION_MAX, required=False),
+    Field(0xB1, 1, EXTENSION_MAX, required=False),
 )
 _AUTH0_RESPONSE: Final = Layout(
     "AUTH0 response",
     "Aliro 1.0 §8.3.3.2.3",
     Field(0x86, 65, 65),
     Field(0x9D, CRYPTOGRAM_SIZE, CRYPTOGRAM_SIZE, required=False),
-    Field(0xB2, 1, _EXTENSION_MAX, required=False),
+    Field(0xB2, 1, EXTENSION_MAX, required=False),
 )
 
 

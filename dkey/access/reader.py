@@ -1,19 +1,20 @@
 """The reader role: one access transaction, read top to bottom (Aliro 1.0 §8.2, §8.3.3).
 
-:meth:`AccessReader.authenticate` and the methods of :class:`Session` are generators: they yield
-command APDUs and are sent response APDUs, and know no transport. Whoever drives them sends a link
-failure in with ``throw``; nothing is kept from a transaction that did not end.
+:meth:`AccessReader.authenticate` and the methods of :class:`~dkey.access.session.Session` are
+generators: they yield command APDUs and are sent response APDUs, and know no transport. Whoever
+drives them sends a link failure in with ``throw``; nothing is kept from a transaction that did not
+end.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from functools import lru_cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from dkey.access.exchange import ExchangeRequest, ReaderStatus, parse_response
+from dkey.access.enrolled import EnrolledCredential, Flow, ReaderIdentity
+from dkey.access.exchange import ReaderStatus
 from dkey.access.freshness import Freshness
 from dkey.access.messages import (
     Auth0Command,
@@ -23,12 +24,9 @@ from dkey.access.messages import (
     ControlFlow,
     CryptogramPayload,
     Ins,
-    SelectResponse,
-    Signaling,
     command,
-    select_command,
 )
-from dkey.access.profile import Interface, Profile
+from dkey.access.profile import Interface
 from dkey.access.schedule import (
     DEVICE_USAGE,
     READER_USAGE,
@@ -36,12 +34,13 @@ from dkey.access.schedule import (
     SessionKeys,
     diffie_hellman_key,
 )
+from dkey.access.select import SelectResponse, select_command
+from dkey.access.session import Session, control_flow, fail_protected
 from dkey.codec.apdu import SW, Command, Limits, Response, exchange
 from dkey.crypto.channel import SecureChannel, open_once
 from dkey.crypto.p256 import PrivateKey, PublicKey
 from dkey.errors import (
     AuthenticationError,
-    LinkError,
     LocalFault,
     RemoteFault,
     ReplayError,
@@ -52,167 +51,14 @@ from dkey.errors import (
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+    from dkey.access.enrolled import CredentialDirectory
     from dkey.crypto.entropy import Entropy
-    from dkey.crypto.secret import Secret
-    from dkey.crypto.vault import Vault
 
-__all__ = [
-    "AccessReader",
-    "CredentialDirectory",
-    "EnrolledCredential",
-    "Flow",
-    "ReaderIdentity",
-    "Session",
-]
+__all__ = ["AccessReader", "EnrolledCredential", "ReaderIdentity"]
 
 T = TypeVar("T")
 MAX_COMMAND: Final = 2048
 MAX_RESPONSE: Final = 4096
-
-
-class Flow(Enum):
-    """Which transaction the reader asks for."""
-
-    STANDARD = "standard"
-    FAST = "fast"
-    """Fast only: no match ends the transaction."""
-    AUTO = "auto"
-    """Fast where a Kpersistent is stored, and standard when it does not match."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReaderIdentity:
-    """Who the reader is.
-
-    Attributes:
-        profile: Wire profile.
-        group_id: Reader group identifier, 16 bytes.
-        sub_id: Reader sub-identifier, 16 bytes.
-        vault: Holds the reader's private key.
-        key: Name of that key in the vault.
-        certificate: Compressed reader certificate, or empty.
-        issuer_key: Key of the certificate's issuer; needed with a certificate.
-    """
-
-    profile: Profile
-    group_id: bytes
-    sub_id: bytes
-    vault: Vault
-    key: str
-    certificate: bytes = b""
-    issuer_key: PublicKey | None = None
-
-    @property
-    def group_key(self) -> PublicKey:
-        """The key that the group is bound to (Aliro 1.0 §6.2)."""
-        return self.issuer_key or self.vault.public(self.key)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnrolledCredential:
-    """A credential that the reader knows.
-
-    Attributes:
-        name: Its name for people and logs.
-        public_key: Its public key.
-        kpersistent: Stored Kpersistent for this reader, or None.
-    """
-
-    name: str
-    public_key: PublicKey
-    kpersistent: Secret | None = None
-
-
-class CredentialDirectory(Protocol):
-    """The credentials a reader knows."""
-
-    def by_x(self, x: bytes) -> EnrolledCredential | None:
-        """Return the credential with this x-coordinate (32 bytes)."""
-
-    def by_key_slot(self, key_slot: bytes) -> EnrolledCredential | None:
-        """Return the credential with this key slot (8 bytes)."""
-
-    def fast_candidates(self, limit: int) -> Sequence[EnrolledCredential]:
-        """Return at most ``limit`` credentials that have a Kpersistent for this reader."""
-
-
-class Session:
-    """An authenticated transaction: who the device is, and the protected channel to it.
-
-    Attributes:
-        flow: How it was authenticated, STANDARD or FAST.
-        credential: The enrolled credential, or None when the key is not enrolled.
-        public_key: The device's credential key; None when it named an unknown key slot.
-        extension: Value of the device's B2 object, or empty.
-        signaling: The device's signaling bitmap.
-        mailbox: The mailbox subset of the AUTH1 response; None without.
-        keys: All session keys.
-        kpersistent: Kpersistent to store once the transaction is complete; None after fast.
-    """
-
-    def __init__(
-        self,
-        *,
-        flow: Flow,
-        credential: EnrolledCredential | None,
-        public_key: PublicKey | None,
-        extension: bytes,
-        signaling: Signaling,
-        mailbox: bytes | None,
-        keys: SessionKeys,
-        kpersistent: Secret | None,
-        channel: SecureChannel,
-        limits: Limits,
-    ) -> None:
-        self.flow = flow
-        self.credential = credential
-        self.public_key = public_key
-        self.extension = extension
-        self.signaling = signaling
-        self.mailbox = mailbox
-        self.keys = keys
-        self.kpersistent = kpersistent
-        self._channel = channel
-        self._limits = limits
-
-    def exchange(self, request: ExchangeRequest) -> Generator[bytes, bytes, tuple[bytes, ...]]:
-        """Send one EXCHANGE and return the data of its reads, in order.
-
-        Raises:
-            StatusError: The device answered an error status.
-            AuthenticationError: The response does not verify.
-            RemoteFault: The device reports that it did nothing of the request.
-        """
-        if not self._channel.alive:
-            raise AuthenticationError("the transaction is over", clause="Aliro 1.0 §8.3.3.5")
-        try:
-            sealed = self._channel.seal(request.to_bytes())
-            answer = yield from exchange(command(Ins.EXCHANGE, sealed), self._limits)
-            if answer.sw != SW.OK:
-                raise StatusError("EXCHANGE", answer.sw, clause="Aliro 1.0 §8.3.3.5")
-            reads, result = parse_response(self._channel.open(answer.data))
-            if result:
-                raise RemoteFault(
-                    f"the device refused the request with {result:04X}",
-                    clause="Aliro 1.0 §8.3.3.5.5",
-                )
-        except RemoteFault:
-            self._channel.destroy()
-            yield from _control_flow(ControlFlow())
-            raise
-        except LinkError:
-            self._channel.destroy()
-            raise
-        return reads
-
-    def complete(self, status: ReaderStatus) -> Generator[bytes, bytes, None]:
-        """End the transaction with a status that the device confirms; the keys are gone then."""
-        yield from self.exchange(ExchangeRequest(status=status))
-        self._channel.destroy()
-
-    def fail(self, status: ReaderStatus) -> Generator[bytes, bytes, None]:
-        """End the transaction in failure (Aliro 1.0 §8.3.3.1); what the device answers is moot."""
-        yield from _fail_protected(self._channel, status, self._limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +113,7 @@ class AccessReader:
 
         On a failure the device is told by the reader's failure process before the error is
         raised. The session of a key that is not enrolled has ``credential`` None; the caller
-        ends it with :meth:`Session.fail`.
+        ends it with :meth:`~dkey.access.session.Session.fail`.
 
         Raises:
             StatusError: The device answered an error status.
@@ -287,7 +133,7 @@ class AccessReader:
             if session is not None:
                 return session
             if flow is Flow.FAST:
-                yield from _control_flow(ControlFlow())
+                yield from control_flow(ControlFlow())
                 raise AuthenticationError("no stored Kpersistent matches the device")
         answer = yield from _telling(self._prove(opening, limits))
         return (yield from self._verify(opening, answer, limits))
@@ -303,10 +149,10 @@ class AccessReader:
             if selected.aid != profile.access_aid:
                 raise WireError("another application answered", clause="Aliro 1.0 §10.2.1.2")
         except RemoteFault:
-            yield from _control_flow(ControlFlow())
+            yield from control_flow(ControlFlow())
             raise
         if not set(selected.versions) & set(profile.versions):
-            yield from _control_flow(ControlFlow(reason=ControlFlow.NO_COMMON_VERSION))
+            yield from control_flow(ControlFlow(reason=ControlFlow.NO_COMMON_VERSION))
             raise WireError("no common protocol version", clause="Aliro 1.0 §8.3.3.2.5")
         return selected
 
@@ -373,7 +219,7 @@ class AccessReader:
         try:
             signaling = CryptogramPayload.parse(plain).signaling
         except RemoteFault:
-            yield from _fail_protected(channel, ReaderStatus.BAD_FORMAT, limits)
+            yield from fail_protected(channel, ReaderStatus.BAD_FORMAT, limits)
             raise
         return Session(
             flow=Flow.FAST,
@@ -425,7 +271,7 @@ class AccessReader:
                 status = ReaderStatus.BAD_DEVICE_SIGNATURE
                 public_key.verify(payload.signature, context.signed_data(DEVICE_USAGE))
         except RemoteFault:
-            yield from _fail_protected(channel, status, limits)
+            yield from fail_protected(channel, status, limits)
             raise
         return Session(
             flow=Flow.STANDARD,
@@ -475,7 +321,7 @@ def _telling(procedure: Generator[bytes, bytes, T]) -> Generator[bytes, bytes, T
     try:
         return (yield from procedure)
     except (RemoteFault, LocalFault):
-        yield from _control_flow(ControlFlow())
+        yield from control_flow(ControlFlow())
         raise
 
 
@@ -506,22 +352,3 @@ def _checked(name: str, request: Command, limits: Limits) -> Generator[bytes, by
     if answer.sw != SW.OK:
         raise StatusError(name, answer.sw, clause="Aliro 1.0 §8.3.2.3")
     return answer
-
-
-def _control_flow(message: ControlFlow) -> Generator[bytes, bytes, None]:
-    """Tell the device of a failure where no protected channel can; its answer is moot."""
-    yield command(Ins.CONTROL_FLOW, message.to_bytes()).to_bytes()
-
-
-def _fail_protected(
-    channel: SecureChannel, status: ReaderStatus, limits: Limits
-) -> Generator[bytes, bytes, None]:
-    """Tell the device of a failure under the channel's protection, else by CONTROL FLOW."""
-    try:
-        sealed = channel.seal(ExchangeRequest(status=status).to_bytes())
-        answer = yield from exchange(command(Ins.EXCHANGE, sealed), limits)
-    except RemoteFault:
-        answer = Response(sw=SW.GENERAL)
-    channel.destroy()
-    if answer.sw != SW.OK:
-        yield from _control_flow(ControlFlow())

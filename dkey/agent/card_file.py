@@ -19,7 +19,7 @@ from dkey.lifecycle.roles import CardProvenance
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dkey.access.device import TrustedReader
+    from dkey.access.credential import TrustedReader
     from dkey.crypto.entropy import Entropy
 
 __all__ = ["CardFile"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from dkey.access.device import DeviceCredential, TrustedReader
+from dkey.access.credential import DeviceCredential, TrustedReader
 from dkey.access.keyfields import private_key, profile, public_key
 from dkey.access.mailbox import Mailbox
 from dkey.codec.hexjson import Record, load_record

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from dkey.access.certificate import ReaderCertificate
 from dkey.access.directory import MemoryDirectory
+from dkey.access.enrolled import EnrolledCredential, ReaderIdentity
 from dkey.access.keyfields import private_key, profile, public_key
-from dkey.access.reader import EnrolledCredential, ReaderIdentity
 from dkey.codec.hexjson import Record, load_record
 from dkey.crypto.secret import Secret
 from dkey.crypto.vault.files import read_text, replace_file

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dkey.access.exchange import ExchangeRequest, ReaderStatus
-from dkey.access.reader import AccessReader, Flow
+from dkey.access.reader import AccessReader
 from dkey.bench_reader.steps import Step, StepLog
 from dkey.errors import (
     AuthenticationError,
@@ -23,14 +23,15 @@ from dkey.link.driver import run
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from dkey.access.reader import Session
+    from dkey.access.enrolled import Flow
     from dkey.access.schedule import SessionKeys
+    from dkey.access.session import Session
     from dkey.bench_reader.reader_file import ReaderFile
     from dkey.crypto.entropy import Entropy
     from dkey.crypto.secret import Secret
     from dkey.link.base import Link
 
-__all__ = ["TapReport", "tap"]
+__all__ = ["TapReport", "tap", "verdict_of"]
 
 
 @dataclass(slots=True)
@@ -130,7 +131,7 @@ async def tap(
             reader_file.save_kpersistent(session.credential.public_key, session.kpersistent)
     except DkeyError as exc:
         report.failure = exc
-        report.result, report.code = _verdict(exc)
+        report.result, report.code = verdict_of(exc)
         return report
     report.result = "ok"
     return report
@@ -164,7 +165,7 @@ def _transaction(
     return session
 
 
-def _verdict(exc: DkeyError) -> tuple[str, RefusalCode | None]:
+def verdict_of(exc: DkeyError) -> tuple[str, RefusalCode | None]:
     """Return result and code for a failed transaction."""
     if isinstance(exc, PolicyRefusal):
         return "refused", exc.code

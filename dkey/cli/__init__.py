@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "demo": ("dkey.cli.demo", "Watch the whole story with no hardware."),
     "doctor": ("dkey.cli.doctor", "Check readers, conflicts and how to fix them."),
     "links": ("dkey.cli.links", "List every link string usable here."),
+    "agent": ("dkey.cli.agent", "Pair with a vehicle, unlock, lock, start it from this phone."),
     "tap": ("dkey.cli.tap", "Run one transaction in the reader role, step by step."),
     "device": ("dkey.cli.device", "Serve the device role for someone else's reader."),
     "card": ("dkey.cli.card", "Emulate, pair, list and replace card keys."),

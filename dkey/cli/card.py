@@ -89,7 +89,7 @@ def serve_command(
     store = None if read_only else ToldCardStore(file)
     host = AppletHost(
         [
-            AccessApplet(file.credential, entropy, store=store),
+            AccessApplet(file.credential, entropy, store=store, keep=not read_only),
             CardApplet(file.credential, file.provenance, entropy, store=store),
         ]
     )

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from dkey.cli.options import as_json, print_json
+from dkey.link.ble_adapters import find_adapters
 from dkey.link.nfc_readers import find_readers
 
 __all__ = ["cli"]
@@ -80,12 +81,24 @@ def _nfc(*, probe: bool) -> list[_Finding]:
     return found
 
 
+def _ble() -> list[_Finding]:
+    return [
+        _Finding(
+            area="ble",
+            name=f"{each.link}  {each.name}" if each.link else each.name,
+            status=each.status.value if each.status else "ok",
+            hint=each.hint,
+        )
+        for each in find_adapters()
+    ]
+
+
 @click.command()
 @click.option("--probe", is_flag=True, help="Open each serial candidate to see what it is.")
 @as_json
 def cli(probe: bool, as_json: bool) -> None:
-    """Check software, NFC readers and what keeps them from working, with the fix for each."""
-    findings = [*_software(), *_nfc(probe=probe)]
+    """Check software, NFC readers and Bluetooth: what keeps them from working, and the fix."""
+    findings = [*_software(), *_nfc(probe=probe), *_ble()]
     if as_json:
         print_json(
             {

@@ -17,9 +17,20 @@ if TYPE_CHECKING:
     from dkey.control.touch import Position
     from dkey.link.base import FrameTap, Link
 
-__all__ = ["folder", "open_vehicle", "outcome_json", "print_outcome", "set_signals", "tap_once"]
+__all__ = [
+    "folder",
+    "open_vehicle",
+    "outcome_json",
+    "print_outcome",
+    "set_signals",
+    "signal_option",
+    "tap_once",
+]
 
 folder = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+signal_option = click.option(
+    "--signal", "signals", multiple=True, metavar="NAME=VALUE", help="State of the body."
+)
 
 
 def module() -> Any:

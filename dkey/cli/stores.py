@@ -13,7 +13,7 @@ from dkey.errors import DkeyError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dkey.access.device import TrustedReader
+    from dkey.access.credential import TrustedReader
     from dkey.agent.card_file import CardFile
     from dkey.agent.credential_file import CredentialFile
     from dkey.crypto.secret import Secret

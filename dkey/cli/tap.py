@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from dkey.access.enrolled import Flow
 from dkey.access.exchange import ExchangeRequest, Read, ReaderStatus, Write
-from dkey.access.reader import Flow
+from dkey.bench_reader.message_tap import MessageReport, message_tap
 from dkey.bench_reader.reader_file import ReaderFile
 from dkey.bench_reader.tap import TapReport, tap
 from dkey.cli import LINK, REFUSED, USAGE, explain
 from dkey.cli.options import Seconds, as_json, file_path, print_json, secrets, trace_option, tracing
 from dkey.crypto.entropy import SystemEntropy
 from dkey.errors import DkeyError, LinkError, LinkReason, LocalFault
-from dkey.link.opener import open_initiator
+from dkey.link.opener import open_initiator, open_message_initiator
 
 if TYPE_CHECKING:
     from dkey.access.exchange import MailboxOp
@@ -73,6 +75,14 @@ def _mailbox_op(text: str, *, write: bool) -> MailboxOp:
     show_default=True,
     help="Seconds to wait for a device.",
 )
+@click.option(
+    "--linger",
+    "linger_s",
+    type=Seconds(),
+    default=1.0,
+    show_default=True,
+    help="Over msg-tcp: seconds of silence after which the session ends.",
+)
 @trace_option
 @secrets
 @as_json
@@ -87,6 +97,7 @@ def cli(
     writes: tuple[str, ...],
     read_only: bool,
     timeout_s: float,
+    linger_s: float,
     trace: Path | None,
     show_secrets: bool,
     as_json: bool,
@@ -94,7 +105,8 @@ def cli(
     """Run one access transaction on LINK as the reader, and show every step.
 
     LINK is a link string such as nfc:tty:USB0:pn532, nfc:usb or apdu-tcp:127.0.0.1:5000; see
-    `dkey links`.
+    `dkey links`. Over msg-tcp:127.0.0.1:5000 the transaction runs inside BLE messages, and remote
+    requests of the device are granted until it is silent.
     """
     ops = [_mailbox_op(text, write=False) for text in reads]
     ops += [_mailbox_op(text, write=True) for text in writes]
@@ -109,6 +121,7 @@ def cli(
                 mailbox=ExchangeRequest(mailbox=tuple(ops)) if ops else None,
                 read_only=read_only,
                 timeout_s=timeout_s,
+                linger_s=linger_s,
                 quiet=as_json,
             )
         )
@@ -133,12 +146,15 @@ async def _run(
     mailbox: ExchangeRequest | None,
     read_only: bool,
     timeout_s: float,
+    linger_s: float,
     quiet: bool,
 ) -> TapReport:
     reader_file = ReaderFile(path)
     initiator = None
+    messages = link.startswith("msg-tcp:")
     try:
-        initiator = open_initiator(link, tap=tracer)
+        opening = open_message_initiator if messages else open_initiator
+        initiator = opening(link, tap=tracer)
         if not quiet:
             click.echo(f"waiting for a device on {link}", err=True)
         device = await initiator.sense(timeout_s=timeout_s)
@@ -148,8 +164,9 @@ async def _run(
                 f"no device came within {timeout_s:g} s",
                 hint="hold the phone or card on the reader; `dkey doctor` checks the reader",
             )
+        run = partial(message_tap, linger_s=linger_s) if messages else tap
         try:
-            return await tap(
+            return await run(
                 device,
                 reader_file,
                 flow=flow,
@@ -169,12 +186,16 @@ async def _run(
 
 
 def _print(report: TapReport, link: str, *, show_secrets: bool, stored: bool) -> None:
+    over_ble = isinstance(report, MessageReport)
+    silent = "" if over_ble else "no answer"  # most messages over BLE have no status word
     for step in report.steps:
-        status = "no answer" if step.sw is None else f"{step.sw:04X}"
-        click.echo(f"  {step.name:<14}{status:<11}{step.ms:9.2f} ms")
+        status = silent if step.sw is None else f"{step.sw:04X}"
+        click.echo(f"  {step.name:<22}{status:<11}{step.ms:9.2f} ms")
     total_ms = sum(step.ms for step in report.steps)
     if report.steps:
-        click.echo(f"  {'total':<14}{'':<11}{total_ms:9.2f} ms")
+        click.echo(f"  {'total':<22}{'':<11}{total_ms:9.2f} ms")
+    if isinstance(report, MessageReport) and report.commands:
+        click.echo(f"  remote requests: {', '.join(report.commands)}")
     for at, data in enumerate(report.reads):
         click.echo(f"  mailbox read {at + 1}: {data.hex()}")
     if report.failure is not None:

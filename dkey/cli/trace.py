@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dkey.errors import DkeyError
+from dkey.codec.ble import split_sdu
+from dkey.errors import DkeyError, WireError
 from dkey.trace.iso14443 import FrameNames
 from dkey.trace.jsonl import Layer, TraceRecord, encode_header, encode_record, read_records
 from dkey.trace.pcapng import encode_preamble, read_packets
@@ -170,7 +171,7 @@ class _Row:
         layer = record.layer.value + ("*" if record.synthetic else "")
         head = (
             f"{(record.t_ns - start_ns) / 1e6:10.3f} {(record.t_ns - last_ns) / 1e6:+8.3f}"
-            f"  {arrow} {layer:<6} {size:>5}  "
+            f"  {arrow} {layer:<7} {size:>5}  "
         )
         if record.data is None:
             return (head + self.name).rstrip()
@@ -199,7 +200,9 @@ def _rows(records: Iterable[TraceRecord]) -> Iterator[_Row]:
     command = ""
     for record in records:
         data = record.data or b""
-        if record.layer is Layer.FRAME:
+        if record.layer is Layer.MESSAGE:
+            yield _Row(record=record, name=_message(data))
+        elif record.layer is Layer.FRAME:
             kind = names.kind(from_reader=bool(record.from_reader), data=data)
             yield _Row(record=record, name=kind.name)
         elif record.layer is Layer.APDU and record.from_reader:
@@ -216,6 +219,19 @@ def _rows(records: Iterable[TraceRecord]) -> Iterator[_Row]:
 def _printable(text: str) -> str:
     """Return ``text`` with everything that could steer a terminal written out."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def _message(data: bytes) -> str:
+    """Return the name of a BLE message by its header (Aliro 1.0 §11.7)."""
+    try:
+        parsed = split_sdu(data)
+    except WireError:
+        return "malformed message"
+    names = {0: "AP", 1: "UWB", 2: "notification", 3: "supplementary", 4: "pass-through"}
+    first = parsed[0]
+    label = getattr(first.id, "name", f"{int(first.id):02X}").replace("_", " ").lower()
+    more = f" +{len(parsed) - 1}" if len(parsed) > 1 else ""
+    return f"{names.get(int(first.type), '?')} {label}{more}"
 
 
 def _command(apdu: bytes) -> tuple[str, str]:

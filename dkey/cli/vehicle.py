@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,15 @@ import click
 
 from dkey.cli import REFUSED, garage
 from dkey.cli.options import Seconds, as_json, print_json, trace_option, tracing
+from dkey.cli.vehicle_run import press, run, set_command
 from dkey.control.touch import Position
 from dkey.crypto.entropy import SystemEntropy
 from dkey.crypto.vault.files import replace_file
-from dkey.errors import DkeyError, FileFormatError, PolicyRefusal
+from dkey.errors import DkeyError, FileFormatError
 from dkey.lifecycle.roles import Permission, Role
-from dkey.link.opener import open_initiator
 
 __all__ = ["cli"]
 
-_signal = click.option(
-    "--signal", "signals", multiple=True, metavar="NAME=VALUE", help="State of the body."
-)
 _READERS = {"handle": Position.DOOR_HANDLE, "pad": Position.CONSOLE_PAD}
 
 
@@ -151,7 +147,7 @@ def show(folder: Path, count: int, as_json: bool) -> None:
 @garage.folder
 @click.argument("reader", type=click.Choice([*_READERS]))
 @click.argument("link")
-@_signal
+@garage.signal_option
 @click.option("--start", is_flag=True, help="Press START while the device lies on the pad.")
 @click.option(
     "--timeout",
@@ -196,91 +192,5 @@ def tap(
     ctx.exit(REFUSED if code else 0)
 
 
-@cli.command("run")
-@garage.folder
-@click.option("--handle", "handle", metavar="LINK", help="Reader at the door handle.")
-@click.option("--pad", "pad", metavar="LINK", help="Reader in the console pad.")
-@_signal
-@trace_option
-def run(
-    folder: Path, handle: str | None, pad: str | None, signals: tuple[str, ...], trace: Path | None
-) -> None:
-    """Run the vehicle in FOLDER until interrupted, with a reader at the handle, the pad or both.
-
-    Commands on standard input: start, stop, pair, cancel, show, NAME=VALUE for a signal, quit.
-    """
-    links = {Position.DOOR_HANDLE: handle, Position.CONSOLE_PAD: pad}
-    if not any(links.values()):
-        raise click.UsageError("give --handle LINK, --pad LINK or both")
-    vehicle = garage.open_vehicle(folder)
-    try:
-        garage.set_signals(vehicle, signals)
-        with tracing(trace) as tracer, suppress(asyncio.CancelledError):
-            asyncio.run(_drive(vehicle, {k: v for k, v in links.items() if v}, tracer))
-    finally:
-        vehicle.close()
-
-
-async def _drive(vehicle: Any, links: dict[Position, str], tracer: Any) -> None:
-    initiators = {where: open_initiator(text, tap=tracer) for where, text in links.items()}
-    for where, text in links.items():
-        click.echo(f"{where.lower().replace('_', ' ')}: {text}")
-    tasks = [
-        asyncio.create_task(vehicle.serve(where, initiator, garage.print_outcome))
-        for where, initiator in initiators.items()
-    ]
-    tasks.append(asyncio.create_task(_commands(vehicle)))
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for initiator in initiators.values():
-            await initiator.aclose()
-
-
-async def _commands(vehicle: Any) -> None:
-    """Read commands from standard input until ``quit``; the end of the input only ends reading."""
-    lines = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    protocol = asyncio.StreamReaderProtocol(lines)
-    with click.open_file("-", "rb") as stream:
-        try:
-            transport, _ = await loop.connect_read_pipe(lambda: protocol, stream)
-        except (ValueError, OSError):  # a plain file or /dev/null: nobody types there
-            await asyncio.Event().wait()
-            return
-        try:
-            while line := await lines.readline():
-                word = line.decode(errors="replace").strip()
-                if word == "quit":
-                    return
-                if word:
-                    _obey(vehicle, word)
-            await asyncio.Event().wait()
-        finally:
-            transport.close()
-
-
-def _obey(vehicle: Any, word: str) -> None:
-    try:
-        match word:
-            case "start":
-                verdict = vehicle.press_start()
-                click.echo(f"START: {verdict.code or 'started'}")
-            case "stop":
-                vehicle.body.stop()
-            case "pair":
-                vehicle.open_card_window()
-                click.echo("lay the owner's phone on the pad, then the card")
-            case "cancel":
-                vehicle.cancel_card_window()
-            case "show":
-                click.echo(vehicle.body.signals())
-            case _:
-                garage.set_signals(vehicle, (word,))
-    except (click.UsageError, PolicyRefusal) as exc:
-        click.secho(str(exc), fg="yellow")
+for _command in (run, set_command, press):
+    cli.add_command(_command)

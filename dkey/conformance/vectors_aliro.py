@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dkey.access.certificate import ReaderCertificate
 from dkey.access.exchange import SUCCESS, parse_response
-from dkey.access.messages import Auth0Response, SelectResponse
+from dkey.access.messages import Auth0Response
 from dkey.access.profile import ALIRO
 from dkey.access.schedule import ble_keys
+from dkey.access.select import SelectResponse
 from dkey.codec import tlv
 from dkey.conformance.vectors_transaction import (
     check_fast,

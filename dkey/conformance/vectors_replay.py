@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dkey.access.applet import AppletHost
-from dkey.access.device import AccessApplet, DeviceCredential, TrustedReader
+from dkey.access.credential import DeviceCredential, TrustedReader
+from dkey.access.device import AccessApplet
 from dkey.access.directory import MemoryDirectory
+from dkey.access.enrolled import EnrolledCredential, Flow, ReaderIdentity
 from dkey.access.exchange import ExchangeRequest
-from dkey.access.messages import select_command
 from dkey.access.profile import ALIRO, Interface
-from dkey.access.reader import AccessReader, EnrolledCredential, Flow, ReaderIdentity, Session
+from dkey.access.reader import AccessReader
 from dkey.access.schedule import Context
+from dkey.access.select import select_command
 from dkey.errors import AuthenticationError, VaultError
 from dkey.testing import ScriptedEntropy
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from typing import TypeVar
 
+    from dkey.access.session import Session
     from dkey.crypto.p256 import PrivateKey, PublicKey
     from dkey.crypto.secret import Secret
 

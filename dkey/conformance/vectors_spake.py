@@ -9,24 +9,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from dkey.crypto.p256 import PrivateKey, PublicKey
+from dkey.crypto.p256_group import Group
 from dkey.crypto.secret import Secret
 from dkey.crypto.spake2plus import (
-    SUITES,
-    Group,
     Parties,
     Prover,
     Registration,
     Verifier,
-    derive_keys,
     prover_points,
     transcript,
     verifier_points,
 )
+from dkey.crypto.spake2plus_suite import SUITES, derive_keys
 from dkey.errors import DkeyError, FileFormatError
 
 if TYPE_CHECKING:
     from dkey.conformance.vectors_case import Case, Tally
-    from dkey.crypto.spake2plus import Suite
+    from dkey.crypto.spake2plus_suite import Suite
 
 __all__ = ["COMPUTED", "check_spake2plus"]
 

@@ -9,17 +9,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from dkey.access.certificate import ReaderCertificate
-from dkey.access.device import key_slot
+from dkey.access.credential import key_slot
 from dkey.access.exchange import ExchangeRequest, parse_response
 from dkey.access.messages import (
     Auth1Payload,
     ControlFlow,
     CryptogramPayload,
     Ins,
-    SelectResponse,
     Signaling,
     command,
-    select_command,
 )
 from dkey.access.profile import ALIRO, Interface
 from dkey.access.schedule import (
@@ -30,6 +28,7 @@ from dkey.access.schedule import (
     diffie_hellman_key,
     step_up_keys,
 )
+from dkey.access.select import SelectResponse, select_command
 from dkey.codec import tlv
 from dkey.codec.apdu import Command
 from dkey.conformance.vectors_replay import OK, Transaction, device_answers, reader_commands

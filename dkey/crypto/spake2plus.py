@@ -9,9 +9,8 @@ The suite of the stack is P256-SHA256-HKDF-SHA256-HMAC-SHA256. The messages are:
     shared_key()                                   shared_key()
 
 Points are ``04 || x || y``. A session serves once; whatever goes wrong ends it, and its key is
-given out only after the peer's confirmation was verified. Scalar multiplication is the crypto
-library's ECDH; the one affine addition and the y-coordinates are integers of Python with blinded
-inversions, so "constant time" is not claimed (specs/threat-model.md).
+given out only after the peer's confirmation was verified. The arithmetic on points is
+:mod:`dkey.crypto.p256_group`; "constant time" is not claimed (specs/threat-model.md).
 
 Each attempt is one guess at the code. A vehicle counts it durably *before* the answer of
 :meth:`Verifier.respond` leaves: confirmV already tells the peer whether its guess was right.
@@ -25,33 +24,25 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.cmac import CMAC
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
 from dkey.crypto.p256 import ORDER, PrivateKey, PublicKey
+from dkey.crypto.p256_group import Group
 from dkey.crypto.secret import Secret
+from dkey.crypto.spake2plus_suite import SUITE, derive_keys
 from dkey.errors import AuthenticationError, DkeyError, LocalFault, SequenceError, WireError
 
 if TYPE_CHECKING:
     from dkey.crypto.entropy import Entropy
+    from dkey.crypto.spake2plus_suite import Suite, SuiteKeys
 
 __all__ = [
-    "SUITE",
-    "SUITES",
     "TRANSITIONS",
-    "Group",
     "Parties",
     "Prover",
     "Record",
     "Registration",
     "SessionInput",
     "SessionState",
-    "Suite",
-    "SuiteKeys",
     "Verifier",
-    "derive_keys",
     "derive_w0_w1",
     "prover_points",
     "share_p",
@@ -64,9 +55,6 @@ CLAUSE: Final = "RFC 9383 §3.4"
 SALT_SIZE_MIN: Final = 16
 SCRYPT_MEMORY_LIMIT: Final = 256 << 20
 """Largest memory that scrypt may take, bytes; the parameters may come from the peer."""
-_PRIME: Final = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
-_A: Final = -3
-_B: Final = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
 _M: Final = PublicKey.parse(
     bytes.fromhex(
         "04886e2f97ace46e55ba9dd7242579f2993b64e16ef3dcab95afd497333d8fa12f"
@@ -79,48 +67,6 @@ _N: Final = PublicKey.parse(
         "07d60aa6bfade45008a636337f5168c64d9bd36034808cd564490b1e656edbe7"
     )
 )
-
-
-# --- suites -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Suite:
-    """A ciphersuite of RFC 9383 §4 on P-256.
-
-    Attributes:
-        name: As in the table of the RFC.
-        digest: Hash of the transcript and of HKDF.
-        cmac: Whether the confirmations are AES-128-CMAC rather than HMAC with ``digest``.
-    """
-
-    name: str
-    digest: hashes.HashAlgorithm
-    cmac: bool = False
-
-    @property
-    def mac_size(self) -> int:
-        """Size of a confirmation, and of its key, in bytes."""
-        return 16 if self.cmac else self.digest.digest_size
-
-    def mac(self, key: Secret, data: bytes) -> bytes:
-        """Return the confirmation MAC over ``data``."""
-        if not self.cmac:
-            return hmac.digest(key.reveal(), data, self.digest.name)
-        state = CMAC(AES(key.reveal()))
-        state.update(data)
-        return state.finalize()
-
-
-SUITE: Final = Suite(name="P256-SHA256-HKDF-SHA256-HMAC-SHA256", digest=hashes.SHA256())
-"""The one suite of the stack."""
-SUITES: Final = (
-    SUITE,
-    Suite(name="P256-SHA512-HKDF-SHA512-HMAC-SHA512", digest=hashes.SHA512()),
-    Suite(name="P256-SHA256-HKDF-SHA256-CMAC-AES-128", digest=hashes.SHA256(), cmac=True),
-    Suite(name="P256-SHA512-HKDF-SHA512-CMAC-AES-128", digest=hashes.SHA512(), cmac=True),
-)
-"""All suites on P-256; those other than :data:`SUITE` exist for known answers, never on a wire."""
 
 
 # --- what each side holds ---------------------------------------------------------------------
@@ -239,76 +185,6 @@ def _prefixed(text: bytes) -> bytes:
 # --- points -----------------------------------------------------------------------------------
 
 
-class Group:
-    """Arithmetic on whole points, which ECDH alone does not give.
-
-    Args:
-        entropy: Blinds inversions; it does not change any result.
-    """
-
-    __slots__ = ("_entropy",)
-
-    def __init__(self, entropy: Entropy) -> None:
-        self._entropy = entropy
-
-    def multiply(self, scalar: Secret, point: PublicKey) -> PublicKey:
-        """Return ``scalar * point`` for a scalar of 32 bytes between 1 and n-1.
-
-        ECDH gives the x-coordinates of k * Q and (k + 1) * Q. With Q they determine y:
-        ``2 y_Q y = (x_Q + x)(a + x_Q x) + 2 b - x' (x_Q - x)^2``, the addition law solved for y.
-
-        Raises:
-            LocalFault: The scalar is out of range.
-        """
-        key = PrivateKey.from_scalar(scalar.reveal())
-        number = int.from_bytes(scalar.reveal(), "big")
-        if number == ORDER - 1:  # (k + 1) * Q is infinity
-            return self.negate(point)
-        successor = PrivateKey.from_scalar((number + 1).to_bytes(32, "big"))
-        x = int.from_bytes(key.agree(point).reveal(), "big")
-        x_next = int.from_bytes(successor.agree(point).reveal(), "big")
-        x_q, y_q = _coordinates(point)
-        numerator = (x_q + x) * (_A + x_q * x) + 2 * _B - x_next * (x_q - x) ** 2
-        return _point(x, numerator * self._inverse(2 * y_q))
-
-    def add(self, first: PublicKey, second: PublicKey) -> PublicKey:
-        """Return ``first + second``.
-
-        Raises:
-            AuthenticationError: The sum is infinity; only a peer that chose its point from the
-                other side's secret gets there.
-        """
-        x_1, y_1 = _coordinates(first)
-        x_2, y_2 = _coordinates(second)
-        if x_1 != x_2:
-            slope = (y_2 - y_1) * self._inverse(x_2 - x_1)
-        elif y_1 == y_2:
-            slope = (3 * x_1 * x_1 + _A) * self._inverse(2 * y_1)
-        else:
-            raise _refused()
-        x = (slope * slope - x_1 - x_2) % _PRIME
-        return _point(x, slope * (x_1 - x) - y_1)
-
-    def negate(self, point: PublicKey) -> PublicKey:
-        """Return ``-point``."""
-        x, y = _coordinates(point)
-        return _point(x, -y)
-
-    def _inverse(self, value: int) -> int:
-        # Euclid's running time depends on its input: let that be a random multiple.
-        blind = int.from_bytes(self._entropy.random(40), "big") % (_PRIME - 1) + 1
-        return pow(value * blind, -1, _PRIME) * blind
-
-
-def _coordinates(point: PublicKey) -> tuple[int, int]:
-    return int.from_bytes(point.x, "big"), int.from_bytes(point.point[33:], "big")
-
-
-def _point(x: int, y: int) -> PublicKey:
-    """Return the point; parsing checks that the arithmetic stayed on the curve."""
-    return PublicKey.parse(b"\x04" + x.to_bytes(32, "big") + (y % _PRIME).to_bytes(32, "big"))
-
-
 def share_p(group: Group, w0: Secret, ephemeral: PrivateKey) -> PublicKey:
     """Return the prover's share, x * P + w0 * M."""
     return group.add(ephemeral.public, group.multiply(w0, _M))
@@ -327,7 +203,7 @@ def prover_points(
     Raises:
         AuthenticationError: T is infinity.
     """
-    base = group.add(share, group.negate(group.multiply(registration.w0, _N)))
+    base = _unmasked(group, share, registration.w0, _N)
     z = group.multiply(ephemeral.scalar(), base)
     return z, group.multiply(registration.w1, base)
 
@@ -340,29 +216,20 @@ def verifier_points(
     Raises:
         AuthenticationError: shareP is w0 * M.
     """
-    base = group.add(share, group.negate(group.multiply(record.w0, _M)))
+    base = _unmasked(group, share, record.w0, _M)
     scalar = ephemeral.scalar()
     return group.multiply(scalar, base), group.multiply(scalar, record.point)
 
 
-# --- key schedule -----------------------------------------------------------------------------
+def _unmasked(group: Group, share: PublicKey, w0: Secret, mask: PublicKey) -> PublicKey:
+    """Return ``share - w0 * mask``; only a peer that chose its share from w0 gets to infinity."""
+    try:
+        return group.add(share, group.negate(group.multiply(w0, mask)))
+    except AuthenticationError as exc:
+        raise _refused() from exc
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SuiteKeys:
-    """The keys of one session (RFC 9383 §3.4).
-
-    Attributes:
-        main: Hash of the transcript.
-        confirm_p: Key of the prover's confirmation.
-        confirm_v: Key of the verifier's confirmation.
-        shared: The session's result.
-    """
-
-    main: Secret
-    confirm_p: Secret
-    confirm_v: Secret
-    shared: Secret
+# --- transcript -------------------------------------------------------------------------------
 
 
 def transcript(
@@ -383,20 +250,6 @@ def transcript(
     z, v = points
     fields = (*names, _M.point, _N.point, *shares, z.point, v.point, w0.reveal())
     return Secret(b"".join(map(_prefixed, fields)))
-
-
-def derive_keys(tt: Secret, suite: Suite = SUITE) -> SuiteKeys:
-    """Return the keys of a transcript."""
-    main = hashlib.new(suite.digest.name, tt.reveal()).digest()
-    size = suite.mac_size
-    confirm = HKDF(suite.digest, 2 * size, None, b"ConfirmationKeys").derive(main)
-    shared = HKDF(suite.digest, suite.digest.digest_size, None, b"SharedKey").derive(main)
-    return SuiteKeys(
-        main=Secret(main),
-        confirm_p=Secret(confirm[:size]),
-        confirm_v=Secret(confirm[size:]),
-        shared=Secret(shared),
-    )
 
 
 # --- sessions ---------------------------------------------------------------------------------

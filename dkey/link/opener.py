@@ -6,13 +6,26 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dkey.errors import LinkError, LinkReason
 from dkey.link.apdu_tcp import ApduTcpInitiator, serve_apdu_tcp
+from dkey.link.msg_tcp import MsgTcpInitiator, serve_messages_tcp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
-    from dkey.link.base import FrameTap, Initiator, Responder
+    from bumble.device import Device
 
-__all__ = ["KNOWN_LINKS", "KnownLink", "open_initiator", "serve"]
+    from dkey.link.base import FrameTap, Initiator, Link, Responder
+    from dkey.link.ble import Central
+    from dkey.link.message_link import MessageTap
+
+__all__ = [
+    "KNOWN_LINKS",
+    "KnownLink",
+    "open_central",
+    "open_initiator",
+    "open_message_initiator",
+    "serve",
+    "serve_messages",
+]
 
 
 class KnownLink(NamedTuple):
@@ -36,9 +49,9 @@ KNOWN_LINKS: tuple[KnownLink, ...] = (
     KnownLink("nfc:/dev/ttyUSB0", "PN532 on the serial device at this path", usable=True),
     KnownLink("nfc:usb", "first NFC reader on USB that nfcpy supports", usable=True),
     KnownLink("pcsc:NAME", "NFC or contact reader through PC/SC", usable=False),
-    KnownLink("msg-tcp:HOST:PORT", "whole BLE messages over TCP", usable=False),
-    KnownLink("ble:ADDRESS", "vehicle in range of the Bluetooth adapter", usable=False),
-    KnownLink("ble-sim:HOST:PORT", "vehicle on a simulated Bluetooth radio", usable=False),
+    KnownLink("msg-tcp:HOST:PORT", "whole BLE messages over TCP", usable=True),
+    KnownLink("ble:ADDRESS", "vehicle in range of the Bluetooth adapter", usable=True),
+    KnownLink("ble-sim:HOST:PORT", "vehicle on a simulated Bluetooth radio", usable=True),
     KnownLink("uci:/dev/ttyACM0", "UWB radio on a serial port", usable=False),
     KnownLink("uci-tcp:HOST:PORT", "UWB radio over TCP", usable=False),
     KnownLink("sim:", "everything simulated in this process", usable=False),
@@ -46,6 +59,8 @@ KNOWN_LINKS: tuple[KnownLink, ...] = (
 """Every form, those that this build cannot open yet included."""
 
 _LATER = frozenset(known.form.partition(":")[0] for known in KNOWN_LINKS if not known.usable)
+_MESSAGES = frozenset({"msg-tcp", "ble", "ble-sim"})
+"""Schemes whose links carry BLE messages and no APDUs."""
 
 
 def open_initiator(text: str, *, tap: FrameTap | None = None) -> Initiator:
@@ -106,6 +121,68 @@ async def serve(
         await serve_nfc(rest, responder, once=once, tap=tap, on_listening=on_listening)
 
 
+def open_message_initiator(text: str, *, tap: FrameTap | MessageTap | None = None) -> Initiator:
+    """Return the reader side of ``msg-tcp:HOST:PORT``; nothing is opened before ``sense``.
+
+    Raises:
+        LinkError: UNSUPPORTED for any other string.
+    """
+    host, port = _msg_tcp(text, lowest=1)
+    return MsgTcpInitiator(host, port, tap=tap)
+
+
+async def serve_messages(
+    text: str,
+    on_link: Callable[[Link], Awaitable[None]],
+    *,
+    once: bool = False,
+    tap: FrameTap | MessageTap | None = None,
+    on_listening: Callable[[int], None],
+) -> None:
+    """Be the device on ``msg-tcp:HOST:PORT``, until cancelled; port 0: one the system chooses.
+
+    Args and errors are those of :func:`dkey.link.msg_tcp.serve_messages_tcp`.
+    """
+    host, port = _msg_tcp(text, lowest=0)
+    await serve_messages_tcp(host, port, on_link, once=once, tap=tap, on_listening=on_listening)
+
+
+def open_central(
+    text: str, *, device: Device | None = None, tap: FrameTap | MessageTap | None = None
+) -> Central:
+    """Return the phone side of a BLE link string; no radio is touched before ``find``.
+
+    Args:
+        text: ``ble:`` for any vehicle or ``ble:ADDRESS`` for one, on the operating system's
+            adapter; ``ble-sim:HOST:PORT`` or ``ble-sim:`` and the path of a unix socket; ``sim:``.
+        device: The powered-on Bumble host that ``sim:`` stands for.
+        tap: Told of each message if it has a method ``message``.
+
+    Raises:
+        LinkError: UNSUPPORTED for any other string, or ``sim:`` without a device.
+    """
+    # Loaded late: bleak takes time to import and other links do not need it.
+    from dkey.link.ble import Central, bumble_radio, sim_radio  # noqa: PLC0415
+
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme == "ble" and not any(each.isspace() for each in rest):
+        return Central(address=rest or None, tap=tap)
+    if scheme == "ble-sim" and rest:
+        if "/" not in rest:
+            _host_port(text, rest, lowest=1)
+        return Central(lambda: sim_radio(rest), tap=tap)
+    if text == "sim:" and device is not None:
+        return Central(lambda: bumble_radio(device), tap=tap)
+    raise _malformed(text, "ble:", "ble-sim:")
+
+
+def _msg_tcp(text: str, *, lowest: int) -> tuple[str, int]:
+    scheme, _, rest = text.partition(":")
+    if scheme != "msg-tcp":
+        raise _malformed(text, "msg-tcp:")
+    return _host_port(text, rest, lowest=lowest)
+
+
 def _split(text: str) -> tuple[str, str]:
     """Return the scheme, ``apdu-tcp`` or ``nfc``, and what follows its colon."""
     scheme, colon, rest = text.partition(":")
@@ -114,6 +191,12 @@ def _split(text: str) -> tuple[str, str]:
             LinkReason.UNSUPPORTED,
             f"this build does not have {scheme}: links yet",
             hint="run `dkey links` to see which links it has",
+        )
+    if colon and scheme in _MESSAGES:
+        raise LinkError(
+            LinkReason.UNSUPPORTED,
+            f"a reader of APDUs does not have {scheme}: links, which carry BLE messages",
+            hint="run `dkey links` to see what each form carries",
         )
     kinds = ("udp:", "tty:", "usb:")
     if scheme == "apdu-tcp" or (scheme == "nfc" and (rest == "usb" or rest.startswith(kinds))):
@@ -137,10 +220,12 @@ def _port(text: str, digits: str, *, lowest: int) -> int:
     return int(digits)
 
 
-def _malformed(text: str) -> LinkError:
-    forms = ", ".join(known.form for known in KNOWN_LINKS if known.usable)
+def _malformed(text: str, *schemes: str) -> LinkError:
+    own = text.partition(":")[0]
+    wanted = schemes or ((f"{own}:",) if own in _MESSAGES else ("apdu-tcp:", "nfc:"))
+    forms = ", ".join(known.form for known in KNOWN_LINKS if known.form.startswith(wanted))
     return LinkError(
         LinkReason.UNSUPPORTED,
-        f"{text!r} is no link this build can open; it takes {forms}",
+        f"{text!r} is no link that can be opened here; it takes {forms}",
         hint="run `dkey links` to see every form",
     )

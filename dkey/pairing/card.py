@@ -15,9 +15,9 @@ from enum import IntEnum
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Protocol
 
-from dkey.access.device import TrustedReader
+from dkey.access.credential import TrustedReader
 from dkey.access.freshness import Freshness
-from dkey.access.messages import SelectResponse, select_command
+from dkey.access.select import SelectResponse, select_command
 from dkey.codec import tlv
 from dkey.codec.apdu import SW, Command, Limits, Response, exchange
 from dkey.codec.tlv import Field, Layout
@@ -38,8 +38,8 @@ from dkey.lifecycle.roles import CardProvenance
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from dkey.access.device import DeviceCredential
-    from dkey.access.reader import ReaderIdentity
+    from dkey.access.credential import DeviceCredential
+    from dkey.access.enrolled import ReaderIdentity
     from dkey.crypto.entropy import Entropy
 
 log = logging.getLogger(__name__)

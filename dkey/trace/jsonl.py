@@ -54,6 +54,8 @@ class Layer(StrEnum):
     """One ISO 14443 frame without its CRC."""
     APDU = "apdu"
     """One whole command or response APDU."""
+    MESSAGE = "message"
+    """One whole BLE message."""
     FIELD = "field"
     """The field went on or off."""
     NOTE = "note"
@@ -202,7 +204,7 @@ def _parse_note(value: object, number: int) -> str:
 
 def _check_shape(record: TraceRecord, number: int) -> None:
     """Check which members the layer has."""
-    carried = record.layer in (Layer.FRAME, Layer.APDU)
+    carried = record.layer in (Layer.FRAME, Layer.APDU, Layer.MESSAGE)
     if carried != (record.from_reader is not None):
         raise _broken(number, f"dir does not go with layer {record.layer}")
     if (carried or record.layer is Layer.KEYS) != (record.data is not None):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LINKTYPE_ISO_14443",
+    "LINKTYPE_MESSAGE",
     "MAX_BLOCK",
     "Event",
     "Packet",
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 LINKTYPE_ISO_14443 = 264
+LINKTYPE_MESSAGE = 147
+"""USER0: one BLE message behind one byte of direction, 00 from the device, 01 from the reader."""
 MAX_BLOCK = 1 << 20
 """Largest block or record that the reader takes, bytes. Ours stay below 140 000."""
 
@@ -75,19 +78,25 @@ class Packet:
 
 
 def encode_preamble(*, interface: str, application: str = "dkey") -> bytes:
-    """Return section header and interface description: how every file of ours begins.
+    """Return section header and interface descriptions: how every file of ours begins.
 
-    Little-endian; the section length is unknown (-1), so that a file is complete after each block.
+    Interface 0 carries ISO 14443 frames, interface 1 BLE messages. Little-endian; the length of
+    the section is unknown (-1), so that a file is complete after each block.
     """
     section = struct.pack("<IHHq", _MAGIC, 1, 0, -1)
     section += _options([(_OPT_USER_APPL, application.encode())])
-    link = struct.pack("<HHI", LINKTYPE_ISO_14443, 0, 0)
-    link += _options([(_OPT_IF_NAME, interface.encode()), (_OPT_IF_TSRESOL, b"\x09")])
-    return _block(_SHB, section) + _block(_IDB, link)
+    links = b""
+    for link_type, name in ((LINKTYPE_ISO_14443, interface), (LINKTYPE_MESSAGE, "ble")):
+        link = struct.pack("<HHI", link_type, 0, 0)
+        link += _options([(_OPT_IF_NAME, name.encode()), (_OPT_IF_TSRESOL, b"\x09")])
+        links += _block(_IDB, link)
+    return _block(_SHB, section) + links
 
 
-def encode_packet(*, t_ns: int, data: bytes, comments: Sequence[str] = ()) -> bytes:
-    """Return one enhanced packet block on interface 0.
+def encode_packet(
+    *, t_ns: int, data: bytes, comments: Sequence[str] = (), interface: int = 0
+) -> bytes:
+    """Return one enhanced packet block.
 
     Raises:
         ValueError: ``t_ns`` does not fit 64 bits, or ``data`` or a comment is too long.
@@ -95,7 +104,7 @@ def encode_packet(*, t_ns: int, data: bytes, comments: Sequence[str] = ()) -> by
     if not 0 <= t_ns < 1 << 64:
         raise ValueError(f"time {t_ns} ns does not fit an unsigned 64-bit number")
     texts = [(_OPT_COMMENT, text.encode()) for text in comments]
-    head = struct.pack("<IIIII", 0, t_ns >> 32, t_ns & 0xFFFFFFFF, len(data), len(data))
+    head = struct.pack("<IIIII", interface, t_ns >> 32, t_ns & 0xFFFFFFFF, len(data), len(data))
     block = _block(_EPB, head + _padded(data) + (_options(texts) if texts else b""))
     if len(block) > MAX_BLOCK:
         raise ValueError(f"a packet block of {len(block)} bytes exceeds {MAX_BLOCK}")

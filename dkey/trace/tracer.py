@@ -18,6 +18,7 @@ from dkey.trace.iso14443 import SHORT_FRAMES, FrameKind, FrameNames, FrameSynthe
 from dkey.trace.jsonl import Layer, TraceRecord, encode_header, encode_record
 from dkey.trace.pcapng import (
     LINKTYPE_ISO_14443,
+    LINKTYPE_MESSAGE,
     Event,
     Packet,
     crc_a,
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 _LOGGER = logging.getLogger(__name__)
+_PACKETS = (Layer.FRAME, Layer.FIELD, Layer.MESSAGE)
 _MARK = "dkey: synthetic frame"
 _MAX_NOTE = 4000
 
@@ -94,12 +96,15 @@ def packet_blocks(records: Iterable[TraceRecord]) -> Iterator[bytes]:
     for record in records:
         if record.layer is Layer.NOTE:
             comments.append(record.note or "")
-        elif record.layer in (Layer.FRAME, Layer.FIELD):
+        elif record.layer in _PACKETS:
             yield _packet_block(record, comments)
             comments = []
 
 
 def _packet_block(record: TraceRecord, comments: list[str]) -> bytes:
+    if record.layer is Layer.MESSAGE:
+        body = bytes((bool(record.from_reader),)) + (record.data or b"")
+        return encode_packet(t_ns=record.t_ns, data=body, comments=comments, interface=1)
     if record.layer is Layer.FIELD:
         event = Event.FIELD_ON if record.note == "on" else Event.FIELD_OFF
     else:
@@ -117,7 +122,7 @@ def _packet_block(record: TraceRecord, comments: list[str]) -> bytes:
 
 
 def records_of(packets: Iterable[Packet]) -> Iterator[TraceRecord]:
-    """Yield the records that ISO 14443 packets stand for; other link types are passed over.
+    """Yield the records that ISO 14443 and message packets stand for; others are passed over.
 
     Raises:
         WireError: A packet has no valid ISO 14443 pseudo header.
@@ -126,6 +131,13 @@ def records_of(packets: Iterable[Packet]) -> Iterator[TraceRecord]:
         for comment in packet.comments:
             if comment != _MARK:
                 yield TraceRecord(t_ns=packet.t_ns, layer=Layer.NOTE, note=comment)
+        if packet.link_type == LINKTYPE_MESSAGE and packet.data:
+            yield TraceRecord(
+                t_ns=packet.t_ns,
+                layer=Layer.MESSAGE,
+                from_reader=bool(packet.data[0]),
+                data=packet.data[1:],
+            )
         if packet.link_type != LINKTYPE_ISO_14443:
             continue
         event, frame = parse_event(packet.data)
@@ -292,6 +304,15 @@ class Tracer:
                     self._write(carrier)
             self._write(record)
 
+    def message(self, *, from_reader: bool, data: bytes) -> None:
+        """Write one whole BLE message."""
+        with self._lock:
+            self._write(
+                TraceRecord(
+                    t_ns=self._now(), layer=Layer.MESSAGE, from_reader=from_reader, data=bytes(data)
+                )
+            )
+
     def note(self, text: str) -> None:
         """Write a remark, at most 4000 characters of it; never put a secret into one."""
         clean = text[:_MAX_NOTE].encode("utf-8", "replace").decode()
@@ -315,7 +336,7 @@ class Tracer:
         if record.layer is Layer.NOTE:
             self._notes.append(record)  # a comment needs a packet to stand on
             del self._notes[:-20]  # all of them fit one block
-        elif record.layer in (Layer.FRAME, Layer.FIELD):
+        elif record.layer in _PACKETS:
             try:
                 blocks = list(packet_blocks([*self._notes, record]))
             except ValueError as exc:

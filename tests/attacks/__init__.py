@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["REQUIRED", "Broken", "Case", "Edit", "case", "load", "load_module", "registered"]
 
-REQUIRED = (1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 23, 24, 30, 31, 32, 33, 34, 35)
-"""Numbers of the catalogue that NFC, cards and touch decisions have to stand."""
+REQUIRED = (*range(1, 6), *range(7, 15), *range(23, 28), *range(29, 36))
+"""Numbers of the catalogue that NFC, cards, touch, BLE and owner pairing have to stand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,14 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from dkey.access.applet import AppletHost
 from dkey.access.certificate import ReaderCertificate
-from dkey.access.device import (
-    TRANSITIONS,
-    AccessApplet,
-    DeviceCredential,
-    DeviceState,
-    TrustedReader,
-)
+from dkey.access.credential import DeviceCredential, TrustedReader
+from dkey.access.device import AccessApplet
+from dkey.access.device_states import TRANSITIONS, DeviceState
 from dkey.access.directory import MemoryDirectory
+from dkey.access.enrolled import EnrolledCredential, Flow, ReaderIdentity
 from dkey.access.exchange import ExchangeRequest, ReaderStatus
 from dkey.access.messages import (
     Auth0Command,
@@ -29,13 +26,12 @@ from dkey.access.messages import (
     Auth1Command,
     ControlFlow,
     Ins,
-    SelectResponse,
     command,
-    select_command,
 )
 from dkey.access.profile import ALIRO, Interface
-from dkey.access.reader import AccessReader, EnrolledCredential, Flow, ReaderIdentity, Session
+from dkey.access.reader import AccessReader
 from dkey.access.schedule import DEVICE_USAGE, READER_USAGE, Context, diffie_hellman_key
+from dkey.access.select import SelectResponse, select_command
 from dkey.codec.apdu import Command
 from dkey.crypto.channel import SecureChannel
 from dkey.crypto.p256 import PrivateKey, PublicKey
@@ -49,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dkey.access.schedule import SessionKeys
+    from dkey.access.session import Session
 
 READER, ISSUER, PHONE_A, PHONE_B = (
     PrivateKey.from_scalar(bytes(31) + bytes((n,))) for n in (2, 3, 4, 5)

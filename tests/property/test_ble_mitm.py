@@ -17,11 +17,12 @@ from dkey.access.ble_device import DeviceBleSession
 from dkey.access.ble_events import Authenticated, CommandRequested, Established, VerdictReceived
 from dkey.access.ble_reader import ReaderBleSession
 from dkey.access.ble_rules import BleState
-from dkey.access.device import DeviceCredential, TrustedReader
+from dkey.access.credential import DeviceCredential, TrustedReader
 from dkey.access.directory import MemoryDirectory
+from dkey.access.enrolled import EnrolledCredential, ReaderIdentity
 from dkey.access.exchange import ReaderStatus
 from dkey.access.profile import ALIRO, VEHICLE, Interface
-from dkey.access.reader import AccessReader, EnrolledCredential, ReaderIdentity
+from dkey.access.reader import AccessReader
 from dkey.codec.ble import RkeAction
 from dkey.crypto.p256 import PrivateKey
 from dkey.crypto.secret import Secret

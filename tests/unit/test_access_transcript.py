@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from dkey.access.applet import AppletHost
 from dkey.access.certificate import ReaderCertificate
-from dkey.access.device import AccessApplet, DeviceCredential, TrustedReader
+from dkey.access.credential import DeviceCredential, TrustedReader
+from dkey.access.device import AccessApplet
 from dkey.access.directory import MemoryDirectory
+from dkey.access.enrolled import EnrolledCredential, Flow, ReaderIdentity
 from dkey.access.exchange import ExchangeRequest, Read, ReaderStatus, Set, Write
 from dkey.access.mailbox import Mailbox
 from dkey.access.messages import Ins, vendor_extension
 from dkey.access.profile import ALIRO, VEHICLE, Interface, Profile
-from dkey.access.reader import AccessReader, EnrolledCredential, Flow, ReaderIdentity, Session
+from dkey.access.reader import AccessReader
 from dkey.crypto.p256 import PrivateKey
 from dkey.crypto.vault import MemoryVault
 from dkey.errors import AuthenticationError
 from dkey.link.driver import run_blocking
 from dkey.testing import SeededEntropy
+
+if TYPE_CHECKING:
+    from dkey.access.session import Session
 
 READER, ISSUER, CREDENTIAL = (PrivateKey.from_scalar(bytes(31) + bytes((n,))) for n in (2, 3, 4))
 GROUP, SUB, OTHER_SUB = (bytes((n,)) * 16 for n in (1, 2, 3))

@@ -31,14 +31,16 @@ from dkey.access.ble_rules import (
     RESPONSE_TIMEOUT_S,
     BleState,
 )
-from dkey.access.device import DeviceCredential, TrustedReader
+from dkey.access.credential import DeviceCredential, TrustedReader
 from dkey.access.directory import MemoryDirectory
+from dkey.access.enrolled import EnrolledCredential, Flow, ReaderIdentity
 from dkey.access.exchange import ExchangeRequest, Read, ReaderStatus
 from dkey.access.mailbox import Mailbox
-from dkey.access.messages import ControlFlow, Ins, command, select_command
+from dkey.access.messages import ControlFlow, Ins, command
 from dkey.access.profile import ALIRO, VEHICLE, Interface, Profile
-from dkey.access.reader import AccessReader, EnrolledCredential, Flow, ReaderIdentity
+from dkey.access.reader import AccessReader
 from dkey.access.schedule import ble_keys
+from dkey.access.select import select_command
 from dkey.codec.apdu import Command
 from dkey.codec.ble import (
     Message,

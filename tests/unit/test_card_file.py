@@ -10,7 +10,7 @@ from test_cli_main import explained, run
 from test_credential_file import NOWHERE
 from test_reader_file import OFF_CURVE, rewrite
 
-from dkey.access.device import TrustedReader
+from dkey.access.credential import TrustedReader
 from dkey.agent.card_file import CardFile
 from dkey.crypto.secret import Secret
 from dkey.errors import FileFormatError

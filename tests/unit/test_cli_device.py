@@ -18,7 +18,8 @@ from test_reader_file import Bench, bench, rewrite
 
 from dkey.access.applet import AppletHost
 from dkey.access.device import AccessApplet
-from dkey.access.reader import AccessReader, Flow
+from dkey.access.enrolled import Flow
+from dkey.access.reader import AccessReader
 from dkey.agent.credential_file import CredentialFile
 from dkey.bench_reader.reader_file import ReaderFile
 from dkey.bench_reader.tap import TapReport, tap

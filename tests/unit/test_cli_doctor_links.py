@@ -9,6 +9,7 @@ import pytest
 from test_cli_main import run
 
 from dkey.errors import LinkError, LinkReason
+from dkey.link.ble_adapters import AdapterFinding
 from dkey.link.nfc_readers import ReaderFinding
 from dkey.link.opener import KNOWN_LINKS, open_initiator
 
@@ -18,6 +19,10 @@ HELD = ReaderFinding(
 )
 CIRCUMSTANCE = ReaderFinding(
     link="", name="kernel driver", status=LinkReason.BUSY, hint="blacklist it"
+)
+ADAPTER = AdapterFinding(link="ble:", name="Bluetooth adapter hci0")
+NO_DAEMON = AdapterFinding(
+    link="", name="bluetoothd does not run", status=LinkReason.ABSENT, hint="start it"
 )
 
 
@@ -32,6 +37,7 @@ def readers(monkeypatch):
             return [*found]
 
         monkeypatch.setattr("dkey.cli.doctor.find_readers", find)
+        monkeypatch.setattr("dkey.cli.doctor.find_adapters", lambda: [ADAPTER, NO_DAEMON])
         monkeypatch.setattr("dkey.cli.links.find_readers", find)
         return asked
 
@@ -47,7 +53,7 @@ def test_doctor_json_has_the_documented_keys_and_exit_0(readers, found):
     assert {*document} == {"schema", "findings"}
     assert document["schema"] == "dkey.doctor/1"
     assert all({*each} == {"area", "name", "status", "hint"} for each in document["findings"])
-    assert {each["area"] for each in document["findings"]} == {"software", "nfc"}
+    assert {each["area"] for each in document["findings"]} == {"software", "nfc", "ble"}
 
 
 def test_doctor_gives_the_status_and_the_fix_of_each_reader(readers):
@@ -55,6 +61,13 @@ def test_doctor_gives_the_status_and_the_fix_of_each_reader(readers):
     findings = json.loads(run("doctor", "--json").out)["findings"]
     nfc = [(each["status"], each["hint"]) for each in findings if each["area"] == "nfc"]
     assert nfc == [("ok", None), ("busy", "stop pcscd"), ("busy", "blacklist it")]
+
+
+def test_doctor_gives_the_status_and_the_fix_of_bluetooth(readers):
+    readers()
+    findings = json.loads(run("doctor", "--json").out)["findings"]
+    ble = [(each["status"], each["hint"]) for each in findings if each["area"] == "ble"]
+    assert ble == [("ok", None), ("absent", "start it")]
 
 
 @pytest.mark.parametrize("found", [[], [CIRCUMSTANCE]])

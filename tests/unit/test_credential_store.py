@@ -19,9 +19,9 @@ from dkey.errors import LocalFault, PolicyRefusal, StoreError
 from dkey.errors import RefusalCode as Code
 from dkey.lifecycle.policy import INITIAL_CARDS, MAX_CARDS, MAX_FAST_CANDIDATES
 from dkey.lifecycle.roles import CardProvenance, CredentialState, Permission, Role
-from firmware_mock.records import Credential, ReaderIdentity, VehicleIdentity
+from firmware_mock.records import Credential, Ownership, ReaderIdentity, VehicleIdentity
 from firmware_mock.store import CredentialStore
-from firmware_mock.store_schema import MIGRATIONS
+from firmware_mock.store_schema import APPLICATION_ID, MIGRATIONS, credential_row, insert
 
 HANDLE, PAD = b"H" * 16, b"P" * 16
 
@@ -734,3 +734,196 @@ def test_the_lookups_of_a_transaction_use_an_index_and_sort_nothing(path, full, 
         plan = " ".join(row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {query}"))
     assert index in plan
     assert "TEMP B-TREE" not in plan
+
+
+# Schema 2: the owner epoch, pairing codes, the first use.
+
+
+@pytest.fixture
+def first_schema(path):
+    """A store as the first release made it: an owner, a card, a persistent key, an event."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        for statement in MIGRATIONS[0]:
+            db.execute(statement)
+        db.execute("PRAGMA user_version = 1")
+        insert(db, "vehicle", (1, IDENTITY.group_id))
+        for reader in IDENTITY.readers:
+            insert(db, "reader", (reader.position.value, reader.sub_id, reader.public_key))
+        for credential in (phone(1), card(11)):
+            insert(db, "credential", credential_row(credential))
+        insert(db, "card_slot", (1, "card-11"))
+        insert(db, "kpersistent", (HANDLE, "phone-1", b"sealed", 1))
+        insert(db, "event", (1, 5.0, "UNLOCK", "DOOR_HANDLE", "phone-1", None, "tap"))
+    path.chmod(0o600)
+    return path
+
+
+def waiting(number=1, name="phone"):
+    return replace(phone(number, name), first_use=True)
+
+
+def issued(store, at_s=1000.0):
+    with store.transaction() as txn:
+        return txn.issue_code(issued_s=at_s, salt=b"s" * 16, sealed=b"sealed code")
+
+
+def tried(store, number):
+    with store.transaction() as txn:
+        return txn.count_try(number)
+
+
+def test_a_store_of_the_first_schema_is_migrated_with_all_it_holds(first_schema):
+    for _ in range(2):
+        with CredentialStore.open(first_schema) as opened:
+            assert opened.settings["user_version"] == 2
+            assert opened.credentials() == (phone(1), card(11))
+            assert [each.sealed for each in opened.fast_candidates(HANDLE)] == [b"sealed"]
+            assert [each.text for each in opened.events()] == ["tap"]
+            assert opened.ownership() == Ownership(epoch=1, resolving_key=None)
+            assert opened.pairing_codes() == ()
+
+
+def test_a_damaged_store_of_the_first_schema_is_refused_and_not_migrated(first_schema):
+    with closing(sqlite3.connect(first_schema, isolation_level=None)) as db:
+        db.execute("UPDATE credential SET permission = 'ENTRY' WHERE id = 'phone-1'")
+    before = first_schema.read_bytes()
+    assert isinstance(opened_content(first_schema), StoreError)
+    assert first_schema.read_bytes() == before
+
+
+def test_a_migrated_store_has_the_schema_of_a_new_one(first_schema, tmp_path):
+    CredentialStore.open(first_schema).close()
+    CredentialStore.create(tmp_path / "new.db", IDENTITY).close()
+    schemas = []
+    for file in (first_schema, tmp_path / "new.db"):
+        with closing(sqlite3.connect(file)) as db:
+            schemas.append(
+                db.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
+            )
+    assert schemas[0] == schemas[1]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE ownership SET epoch = 9",
+        "DELETE FROM ownership",
+        "UPDATE pairing_code SET tries = 0",
+        "UPDATE first_use SET credential_id = 'friend-2'",
+    ],
+)
+def test_a_changed_owner_code_or_first_use_is_refused(path, store, statement):
+    with store.transaction() as txn:
+        txn.add(waiting())
+        txn.add(phone(2, "friend", Role.ASSOCIATE))
+    tried(store, issued(store))
+    store.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(statement)
+    assert isinstance(opened_content(path), StoreError)
+
+
+def test_a_credential_waits_for_its_first_use_until_a_standard_transaction(path, store):
+    with store.transaction() as txn:
+        txn.add(waiting())
+    store.close()
+    with CredentialStore.open(path) as again:
+        assert again.credential("phone-1").first_use
+        with again.transaction() as txn:
+            txn.put_kpersistent("phone-1", HANDLE, b"sealed")
+        assert not again.credential("phone-1").first_use
+
+
+def test_a_revoked_credential_waits_for_nothing(store):
+    with store.transaction() as txn:
+        txn.add(waiting())
+        txn.set_state("phone-1", CredentialState.REVOKED)
+    assert not store.credential("phone-1").first_use
+
+
+def test_tries_are_counted_to_three_and_survive_a_power_cycle(path, store):
+    number = issued(store)
+    assert [tried(store, number) for _ in range(3)] == [1, 2, 3]
+    store.close()
+    with CredentialStore.open(path) as again:
+        assert again.pairing_codes()[0].tries == 3
+        with pytest.raises(PolicyRefusal) as caught:
+            tried(again, number)
+        assert caught.value.code is Code.CODE_LOCKED_OUT
+        assert again.pairing_codes()[0].tries == 3
+
+
+def test_the_file_itself_counts_no_fourth_try(path, store):
+    issued(store)
+    store.close()
+    with closing(sqlite3.connect(path)) as db, pytest.raises(sqlite3.IntegrityError):
+        db.execute("UPDATE pairing_code SET tries = 4")
+
+
+def test_a_new_code_closes_the_old_one_and_erases_what_verifies_it(store):
+    first, second = issued(store), issued(store, 1001.0)
+    old, new = store.pairing_codes()
+    assert (old.number, old.closed, old.sealed) == (first, True, None)
+    assert (new.number, new.closed) == (second, False)
+    with pytest.raises(PolicyRefusal) as caught:
+        tried(store, first)
+    assert caught.value.code is Code.NOT_AUTHORISED
+
+
+def test_the_file_itself_has_no_place_for_two_live_codes(path, store):
+    issued(store)
+    store.close()
+    with closing(sqlite3.connect(path)) as db, pytest.raises(sqlite3.IntegrityError):
+        db.execute(
+            "INSERT INTO pairing_code VALUES (9, 1.0, ?, x'00', 0, 'OPEN', NULL, x'00')",
+            (bytes(16),),
+        )
+
+
+def test_codes_of_the_last_hour_are_remembered_and_older_ones_are_not(store):
+    for at_s in (0.0, 100.0, 3700.1):
+        issued(store, at_s)
+    assert [each.issued_s for each in store.pairing_codes()] == [100.0, 3700.1]
+
+
+def test_a_code_remembers_whom_it_enrolled_until_it_is_closed(store):
+    number = issued(store)
+    with store.transaction() as txn:
+        txn.add(waiting())
+        txn.pair_code(number, "phone-1")
+    assert store.pairing_codes()[0].credential_id == "phone-1"
+    with store.transaction() as txn:
+        txn.close_code(number)
+        txn.close_code(number)
+    assert store.pairing_codes()[0].closed
+    with pytest.raises(PolicyRefusal), store.transaction() as txn:
+        txn.pair_code(number, "phone-1")
+
+
+def test_a_code_enrols_nobody_who_is_unknown(store):
+    number = issued(store)
+    with pytest.raises(LocalFault), store.transaction() as txn:
+        txn.pair_code(number, "nobody")
+
+
+def test_a_factory_reset_leaves_the_identity_the_log_and_a_new_epoch(path, full):
+    with CredentialStore.open(path) as opened:
+        identity, events = opened.identity(), opened.events()
+        number = issued(opened)
+        with opened.transaction() as txn:
+            txn.pair_code(number, "phone-1")
+            assert txn.factory_reset(resolving_key=b"sealed key") == 2
+    with CredentialStore.open(path) as again:
+        assert content(again) == (identity, (), (), events, (), ())
+        assert again.ownership() == Ownership(epoch=2, resolving_key=b"sealed key")
+        assert again.pairing_codes() == ()
+        with again.transaction() as txn:
+            txn.add(phone(1))
+            txn.add(card(11, CardProvenance.INITIAL))
+
+
+def test_a_resolving_key_is_kept_within_its_epoch(store):
+    with store.transaction() as txn:
+        txn.set_resolving_key(b"sealed key")
+    assert store.ownership() == Ownership(epoch=1, resolving_key=b"sealed key")

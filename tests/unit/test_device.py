@@ -10,14 +10,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from dkey.access.applet import AppletHost
 from dkey.access.certificate import ReaderCertificate
-from dkey.access.device import (
-    TRANSITIONS,
-    AccessApplet,
-    DeviceCredential,
-    DeviceState,
-    TrustedReader,
-    key_slot,
-)
+from dkey.access.credential import DeviceCredential, TrustedReader, key_slot
+from dkey.access.device import AccessApplet
+from dkey.access.device_states import TRANSITIONS, DeviceState
 from dkey.access.exchange import (
     SUCCESS,
     ExchangeRequest,
@@ -35,14 +30,13 @@ from dkey.access.messages import (
     Auth1Payload,
     ControlFlow,
     Ins,
-    SelectResponse,
     Signaling,
     command,
-    select_command,
     vendor_extension,
 )
 from dkey.access.profile import ALIRO, VEHICLE, Interface, Profile
 from dkey.access.schedule import DEVICE_USAGE, READER_USAGE, Context, diffie_hellman_key
+from dkey.access.select import SelectResponse, select_command
 from dkey.codec.apdu import Command, Response
 from dkey.crypto.channel import SecureChannel, open_once
 from dkey.crypto.p256 import PrivateKey, PublicKey
@@ -52,7 +46,7 @@ from dkey.errors import StoreError
 from dkey.testing import SeededEntropy
 
 if TYPE_CHECKING:
-    from dkey.access.device import DeviceStore
+    from dkey.access.credential import DeviceStore
 
 READER, CREDENTIAL, ISSUER, STRANGER = (
     PrivateKey.from_scalar(bytes(31) + bytes((n,))) for n in (2, 3, 4, 5)

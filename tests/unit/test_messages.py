@@ -14,14 +14,13 @@ from dkey.access.messages import (
     ControlFlow,
     CryptogramPayload,
     Ins,
-    SelectResponse,
     Signaling,
     command,
     parse_extensions,
-    select_command,
     vendor_extension,
 )
 from dkey.access.profile import ALIRO
+from dkey.access.select import SelectResponse, select_command
 from dkey.errors import WireError
 
 FCI = bytes.fromhex("6F158409A000000909ACCE5501A508800200005C020100")

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from dkey.access.applet import AppletHost
-from dkey.access.device import AccessApplet, DeviceCredential, TrustedReader, key_slot
+from dkey.access.credential import DeviceCredential, TrustedReader, key_slot
+from dkey.access.device import AccessApplet
 from dkey.access.directory import MemoryDirectory
+from dkey.access.enrolled import EnrolledCredential, Flow, ReaderIdentity
 from dkey.access.exchange import ExchangeRequest, Read, ReaderStatus, Write
 from dkey.access.mailbox import Mailbox
 from dkey.access.messages import Auth0Command, Auth1Command, Auth1Payload, Ins, Signaling
 from dkey.access.profile import ALIRO
-from dkey.access.reader import AccessReader, EnrolledCredential, Flow, ReaderIdentity, Session
+from dkey.access.reader import AccessReader
 from dkey.codec.apdu import Command
 from dkey.crypto.p256 import PrivateKey
 from dkey.crypto.secret import Secret
@@ -34,6 +36,7 @@ from dkey.testing import ScriptedEntropy, SeededEntropy
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from dkey.access.session import Session
     from dkey.crypto.entropy import Entropy
 
 T = TypeVar("T")

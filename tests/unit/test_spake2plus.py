@@ -18,12 +18,10 @@ from hypothesis import strategies as st
 from dkey.conformance.vectors_case import Case, Tally
 from dkey.conformance.vectors_spake import COMPUTED, check_spake2plus
 from dkey.crypto.p256 import ORDER, PrivateKey, PublicKey
+from dkey.crypto.p256_group import Group
 from dkey.crypto.secret import Secret
 from dkey.crypto.spake2plus import (
-    SUITE,
-    SUITES,
     TRANSITIONS,
-    Group,
     Parties,
     Prover,
     Record,
@@ -33,6 +31,7 @@ from dkey.crypto.spake2plus import (
     Verifier,
     derive_w0_w1,
 )
+from dkey.crypto.spake2plus_suite import SUITE, SUITES
 from dkey.errors import (
     AuthenticationError,
     DkeyError,

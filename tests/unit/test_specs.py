@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from dkey.access.applet import AppletHost
 from dkey.access.device import AccessApplet
-from dkey.access.reader import Flow
+from dkey.access.enrolled import Flow
 from dkey.agent.card_file import CardFile
 from dkey.agent.credential_file import CredentialFile
 from dkey.bench_reader.reader_file import ReaderFile

@@ -85,7 +85,9 @@ def test_what_is_written_is_read_back(items: list[Packet]) -> None:
 def test_every_cut_is_an_error_or_falls_between_two_blocks() -> None:
     whole = written(EXAMPLE)
     ends = {len(written(EXAMPLE[:count])): count for count in range(len(EXAMPLE) + 1)}
-    ends[len(section()) + 12] = 0  # after the section header, which carries one option
+    header = len(section()) + 12  # the section header, which carries one option
+    ends[header] = 0
+    ends[(header + len(written([]))) // 2] = 0  # between two interfaces of the same size
     for cut in range(len(whole)):
         if cut in ends:
             assert read(whole[:cut]) == EXAMPLE[: ends[cut]]

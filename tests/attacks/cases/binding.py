@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dkey.access.enrolled import Flow
 from dkey.access.exchange import ExchangeRequest
 from dkey.access.messages import (
     Auth0Command,
@@ -13,7 +14,6 @@ from dkey.access.messages import (
     Ins,
     command,
 )
-from dkey.access.reader import Flow
 from dkey.access.schedule import DEVICE_USAGE
 from dkey.crypto.channel import SecureChannel
 from dkey.crypto.p256 import ORDER, PrivateKey

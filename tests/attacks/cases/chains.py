@@ -5,8 +5,8 @@ from __future__ import annotations
 import tracemalloc
 from typing import TYPE_CHECKING
 
+from dkey.access.enrolled import Flow
 from dkey.access.messages import Ins
-from dkey.access.reader import Flow
 from dkey.codec.apdu import Command
 from dkey.errors import LinkError, LinkReason, WireError
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dkey.access.enrolled import Flow
 from dkey.access.exchange import ExchangeRequest
 from dkey.access.messages import Ins, command
-from dkey.access.reader import Flow
 from dkey.crypto.channel import SecureChannel
 from dkey.crypto.secret import Secret
 from dkey.errors import AuthenticationError, DkeyError
@@ -50,9 +50,9 @@ def reordered_commands(seed: int) -> None:
     source="Aliro 1.0 §8.3.1.6; NIST SP 800-38D",
     broken=[
         Broken(
-            module="dkey.access.reader",
+            module="dkey.access.session",
             old="""            self._channel.destroy()
-            yield from _control_flow(ControlFlow())
+            yield from control_flow(ControlFlow())
 """,
             new="",
             why="the reader keeps the session after an answer that does not verify",

@@ -197,7 +197,8 @@ _OPENS = Broken(
     old="""            case Action.AUTHORISE_START:
 """,
     new="""            case Action.AUTHORISE_START:
-                self.window = CardWindow(
+                from dkey.control.card_window import CardWindow, WindowState
+                self.card_desk.window = CardWindow(
                     state=WindowState.AWAIT_CARD, deadline_s=self._clock() + 130.0, owner=grant
                 )
 """,
@@ -279,8 +280,8 @@ def late_and_second_cards(seed: int) -> None:
     source="life_bfs: rights are those of now",
     broken=[
         Broken(
-            module="firmware_mock.vehicle",
-            old="                owner = self._grants.get(owner.credential_id)\n",
+            module="firmware_mock.card_desk",
+            old="                owner = self._keys.grant(owner.credential_id)\n",
             new="                pass\n",
             why="the owner's rights count as they were on the pad",
         ),
@@ -321,12 +322,12 @@ class _Meanwhile:
     source="Herfurt 2022; lifecycle policy CARD_PAIRING_WINDOW_S",
     broken=[
         Broken(
-            module="firmware_mock.vehicle",
-            old="""        self.window = self.window.tick(now_s=self._clock())
+            module="firmware_mock.card_desk",
+            old="""        self.tick()
         try:
-            if self.store""",
+            if self._keys.store""",
             new="""        try:
-            if self.store""",
+            if self._keys.store""",
             why="the deadline is checked as the tap begins, and never again",
         ),
     ],
@@ -346,7 +347,7 @@ def slow_card(seed: int) -> None:
     source="life_bfs: rights are those of now",
     broken=(
         Broken(
-            module="firmware_mock.vehicle",
+            module="firmware_mock.card_desk",
             old="            window = self._admit(card)\n",
             new="            window = CardWindow()\n",
             why="nothing is asked again after COMMIT",
@@ -375,7 +376,7 @@ def authority_lost_in_commit(seed: int) -> None:
     source="requirements S25",
     broken=(
         Broken(
-            module="firmware_mock.vehicle",
+            module="firmware_mock.card_desk",
             old="            window = self._admit(card)\n",
             new="            window = CardWindow()\n",
             why="nothing is asked again after COMMIT",

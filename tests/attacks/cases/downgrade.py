@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from dkey.access.enrolled import Flow
 from dkey.access.messages import Auth0Command, Auth0Response, Ins
 from dkey.access.profile import VEHICLE
-from dkey.access.reader import Flow
 from dkey.control.intent import encode_intent
 from dkey.control.touch import Intent
 

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dkey.access.enrolled import Flow
 from dkey.access.exchange import ExchangeRequest
-from dkey.access.messages import (
-    Auth0Command,
-    Auth0Response,
-    CryptogramPayload,
-    Ins,
-    SelectResponse,
-    Signaling,
-)
+from dkey.access.messages import Auth0Command, Auth0Response, CryptogramPayload, Ins, Signaling
 from dkey.access.profile import ALIRO
-from dkey.access.reader import Flow
 from dkey.access.schedule import DEVICE_USAGE
+from dkey.access.select import SelectResponse
 from dkey.codec import cbor, tlv
 from dkey.crypto.p256 import PublicKey
 from dkey.errors import WireError

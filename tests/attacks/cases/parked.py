@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from dkey.access.applet import AppletHost
-from dkey.access.device import AccessApplet, DeviceCredential
+from dkey.access.credential import DeviceCredential
+from dkey.access.device import AccessApplet
 from dkey.access.profile import VEHICLE
 from dkey.control.rules import Action
 from dkey.control.touch import Position

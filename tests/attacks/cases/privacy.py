@@ -6,11 +6,11 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from dkey.access.device import key_slot
+from dkey.access.credential import key_slot
 from dkey.access.directory import MemoryDirectory
+from dkey.access.enrolled import EnrolledCredential, Flow
 from dkey.access.messages import Ins, command
 from dkey.access.profile import VEHICLE
-from dkey.access.reader import EnrolledCredential, Flow
 from dkey.access.schedule import DEVICE_USAGE
 from dkey.codec.tlv import items
 from dkey.crypto.secret import Secret
@@ -223,8 +223,8 @@ def one_status_on_the_phone(seed: int) -> None:
     broken=[
         Broken(
             module="dkey.access.reader",
-            old="yield from _fail_protected(channel, status, limits)\n            raise\n",
-            new="yield from _control_flow(ControlFlow(reason=status))\n            raise\n",
+            old="yield from fail_protected(channel, status, limits)\n            raise\n",
+            new="yield from control_flow(ControlFlow(reason=status))\n            raise\n",
             why="the reader tells its reason in the clear",
         ),
     ],

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dkey.access.enrolled import Flow
 from dkey.access.exchange import ExchangeRequest
 from dkey.access.messages import Auth0Response, Ins
-from dkey.access.reader import Flow
 from dkey.errors import EntropyError, ReplayError
 from dkey.link.driver import run_blocking
 from dkey.testing import ScriptedEntropy

@@ -7,20 +7,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dkey.access.applet import AppletHost
-from dkey.access.device import AccessApplet, DeviceCredential, TrustedReader
+from dkey.access.credential import DeviceCredential, TrustedReader
+from dkey.access.device import AccessApplet
 from dkey.access.directory import MemoryDirectory
+from dkey.access.enrolled import EnrolledCredential, Flow, ReaderIdentity
 from dkey.access.messages import (
     Auth0Command,
     Auth0Response,
     Auth1Command,
     Auth1Payload,
     Ins,
-    SelectResponse,
     Signaling,
 )
 from dkey.access.profile import VEHICLE, Interface, Profile
-from dkey.access.reader import AccessReader, EnrolledCredential, Flow, ReaderIdentity, Session
+from dkey.access.reader import AccessReader
 from dkey.access.schedule import Context, diffie_hellman_key
+from dkey.access.select import SelectResponse
 from dkey.codec.apdu import SW, Command, Response
 from dkey.crypto.channel import SecureChannel
 from dkey.crypto.p256 import PrivateKey, PublicKey
@@ -32,6 +34,8 @@ from dkey.testing import SeededEntropy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+
+    from dkey.access.session import Session
 
 FIELD_PRIME = 2**256 - 2**224 + 2**192 + 2**96 - 1
 OWNER = "owner"

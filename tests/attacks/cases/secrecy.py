@@ -10,9 +10,9 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dkey.access.enrolled import Flow
 from dkey.access.exchange import ExchangeRequest, ReaderStatus
 from dkey.access.messages import Ins
-from dkey.access.reader import Flow
 from dkey.errors import DkeyError
 from dkey.link.driver import run_blocking
 from dkey.trace.tracer import Tracer
@@ -23,7 +23,8 @@ from .scene import Impostor, Phone, Scene, Wire, changed_response
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from dkey.access.reader import AccessReader, Session
+    from dkey.access.reader import AccessReader
+    from dkey.access.session import Session
     from dkey.crypto.p256 import PrivateKey
     from dkey.crypto.secret import Secret
 

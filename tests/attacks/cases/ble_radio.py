@@ -1,0 +1,361 @@
+"""The vehicle's radio and its neighbours under attack: hoarders, pieces, trackers (29 to 35)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import selectors
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from bumble import core, hci
+from bumble.device import DeviceConfiguration, Peer
+
+from dkey.access.ble_events import Authenticated, Established
+from dkey.access.ble_rules import BleState
+from dkey.access.credential import DeviceCredential, TrustedReader
+from dkey.access.profile import VEHICLE, Interface
+from dkey.access.schedule import ble_keys
+from dkey.codec.ble import RkeAction
+from dkey.codec.ble_advert import (
+    VEHICLE_CHOICE_UUID,
+    VEHICLE_RX_UUID,
+    VEHICLE_TX_UUID,
+    DeviceChoice,
+    VehicleAdvert,
+)
+from dkey.codec.ble_contents import ApResponse, Busy, GeneralError, RkeRequest
+from dkey.crypto.secret import Secret
+from dkey.link.fragment import Fragmenter
+from firmware_mock.air import Air
+from firmware_mock.ble_limits import PeerStage, RadioLimits
+from firmware_mock.ble_radio import VehicleRadio
+
+from .. import case
+from .ble_session import SCHEDULE, SESSION, V1_0, Between, bad, honest
+from .owner import Cabin
+from .owner import Peer as OwnerPhone
+from .parked import ClonedVault
+from .scene import Scene
+from .secrecy import _Everything, _found
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from firmware_mock.ble_peer import PeerLink
+
+PEER, RADIO, ADVERTISER = (f"firmware_mock.ble_{name}" for name in ("peer", "radio", "advertiser"))
+FRAGMENT, ADVERT = "dkey.link.fragment", "dkey.codec.ble_advert"
+LIMITS = RadioLimits(connections=5, half_open=3, pending_total_bytes=20_000)
+
+
+class _Skip(selectors.SelectSelector):
+    """Lets time pass instead of waiting."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        ready = super().select(0)
+        if timeout is None and not ready:
+            raise RuntimeError("the case waits for what never comes")
+        self.now += 0.0 if ready else max(0.0, timeout or 0.0)
+        return ready
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """An event loop in a time of its own, in which waiting takes none."""
+
+    def __init__(self) -> None:
+        self._skip = _Skip()
+        super().__init__(self._skip)
+
+    def time(self) -> float:
+        return self._skip.now
+
+
+class World:
+    """A vehicle on the air that lets everybody in who says "owner", and phones near it."""
+
+    def __init__(self, seed: int, *, takes: bool = True) -> None:
+        self.scene, self.air = Scene(seed), Air(supervision_s=1.0)
+        self.key = Secret(self.scene.entropy.random(16))
+        self.takes = takes
+        self.came: list[bytes] = []
+        self.phones = 0
+        self.radio = self.vehicle(self.key)
+
+    def vehicle(self, key: Secret) -> VehicleRadio:
+        self.phones += 1
+        return VehicleRadio(
+            self.air.device(f"car{self.phones}", config=DeviceConfiguration(name="dkey")),
+            profile=VEHICLE,
+            resolving_key=key,
+            on_peer=self.serve,
+            limits=LIMITS,
+            chance=self.scene.entropy.random,
+        )
+
+    async def serve(self, link: PeerLink) -> None:
+        while True:
+            self.came.append(await link.recv())
+            link.authenticated |= self.came[-1] == b"owner"
+            if link.authenticated and not self.takes:
+                await asyncio.Event().wait()
+
+    async def phone(self, *, select: bool = True, says: bytes = b"") -> Phone:
+        self.phones += 1
+        return await Phone(self.air.device(f"phone{self.phones}")).connect(
+            self.radio, select=select, says=says
+        )
+
+
+def play(seed: int, plot: Callable[[World], Awaitable[None]], **options: Any) -> None:
+    """Run a plot in a world of its own."""
+
+    async def run() -> None:
+        world = World(seed, **options)
+        async with world.radio:
+            await plot(world)
+        world.air.close()
+
+    logging.getLogger("bumble").setLevel(logging.CRITICAL)
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        runner.run(run())
+
+
+class Phone:
+    """A phone that says what it likes, in chunks of its own."""
+
+    def __init__(self, device: Any) -> None:
+        self.device, self.gone = device, False
+
+    async def connect(self, radio: VehicleRadio, *, select: bool, says: bytes) -> Phone:
+        await self.device.power_on()
+        connection = await self.device.connect_le(hci.Address(radio.address))
+        connection.once("disconnection", self._left)
+        self.peer = Peer(connection)
+        self.fragmenter = Fragmenter(20)
+        await asyncio.sleep(0.1)
+        if not self.gone:
+            await self.peer.discover_all()
+        if select and not self.gone:
+            await self.value(VEHICLE_CHOICE_UUID).write_value(DeviceChoice().to_bytes(), True)
+            await self.value(VEHICLE_TX_UUID).subscribe(lambda _: None)
+        if says:
+            await self.say(*self.fragmenter.split(says))
+        return self
+
+    def _left(self, _reason: object) -> None:
+        self.gone = True
+
+    def value(self, uuid: str) -> Any:
+        return self.peer.get_characteristics_by_uuid(core.UUID(uuid))[0]
+
+    async def say(self, *chunks: bytes) -> None:
+        for chunk in chunks:
+            if not self.gone:
+                await self.value(VEHICLE_RX_UUID).write_value(chunk, with_response=False)
+        await asyncio.sleep(0.1)
+
+
+@case(
+    29,
+    "who hoards connections does not get past the caps, nor past the deadline of any state",
+    source="security 5, case 29; CVE-2024-3297",
+    broken=[
+        bad("no cap", RADIO, "if len(self._peers) >= self.limits.connections:", "if False:"),
+        bad("no cap on half-open", RADIO, "if len(half_open) >= self.limits.half_open:", "if 0:"),
+        bad("oldest leave", RADIO, "min(self.peers, key=lambda each: each.stage)", "self.peers[0]"),
+        bad("bearer: no deadline", PEER, "self._mark + limits.bearer_s", "1e9"),
+        bad("first message: no deadline", PEER, "self._mark + limits.first_message_s", "1e9"),
+        bad("silence: no deadline", PEER, "self._mark + limits.idle_s", "1e9"),
+    ],
+)
+def hoarded_connections(seed: int) -> None:
+    async def plot(world: World) -> None:
+        owner = await world.phone(says=b"owner")
+        plans: list[dict[str, Any]] = [{"select": False}, {}, {"says": b"hello"}]
+        crowd = plans * 3
+        world.scene.chance.shuffle(crowd)
+        for options in [plans[0]] * 4 + crowd:
+            await world.phone(**options)
+            stages = [each.stage for each in world.radio.peers]
+            assert len(stages) <= LIMITS.connections, "the vehicle serves more than its cap"
+            assert stages.count(PeerStage.CONNECTED) <= LIMITS.half_open, "too many are half-open"
+        newcomer = await world.phone(says=b"owner")
+        assert not newcomer.gone, "hoarders keep the owner's second phone out"
+        await asyncio.sleep(60.0)
+        for options in plans:
+            await world.phone(**options)
+            await asyncio.sleep(40.0)
+            assert len(world.radio.peers) == 2, "a phone that proved nothing held its connection"
+        assert not owner.gone and not newcomer.gone, "an authenticated phone had to leave"
+
+    play(seed, plot)
+
+
+@case(
+    29,
+    "a phone cannot hold its connection by selecting a bearer and leaving it, again and again",
+    source="security 5, case 29",
+    finding="each bearer that is left makes a fresh PeerLink with a fresh deadline, so that a phone"
+    " that proved nothing keeps its connection for ever",
+)
+def bearer_left_again(seed: int) -> None:
+    async def plot(world: World) -> None:
+        phone = await world.phone()
+        for _ in range(60):
+            if not phone.gone:
+                await phone.value(VEHICLE_TX_UUID).unsubscribe()
+                await asyncio.sleep(4.0)
+            if not phone.gone:
+                await phone.value(VEHICLE_TX_UUID).subscribe(lambda _: None)
+        assert phone.gone, "a phone held a connection for minutes without saying anything"
+
+    play(seed, plot)
+
+
+_MALFORMED = (
+    (b"\x80\xff\xffa",),  # 64 KiB claimed
+    (b"\x80\x00\x09ab", b"\x81\x00\x09ab"),  # begun inside another
+    (b"\x80\x00\x03ab", b"\x01cd"),  # overlaps its end, and goes on
+    (b"\x80\x00\x09ab", b"\x02cd"),  # a gap
+    (b"\xc0\x00\x09ab",),  # shorter than claimed
+)
+
+
+@case(
+    30,
+    "pieces that overlap, lie about their length or never end cost the vehicle next to nothing",
+    source="SweynTooth",
+    broken=[
+        bad("a claim is believed", FRAGMENT, "1 <= claimed <= self._max_message", "1 <= claimed"),
+        bad(
+            "a second beginning",
+            FRAGMENT,
+            "if (at == 3) is not (self.started_at is None):",
+            "if 0:",
+        ),
+        bad("overlapping", FRAGMENT, "if len(self._part) + arrived > self._size:", "if False:"),
+        bad("a gap", FRAGMENT, "if chunk[0] & _SEQUENCE != self._sequence:", "if False:"),
+        bad("never ends", PEER, "self._begun + limits.fragment_s", "1e9"),
+    ],
+)
+def bad_pieces(seed: int) -> None:
+    async def plot(world: World) -> None:
+        owner = await world.phone(says=b"owner")
+        message = world.scene.chance.randbytes(40)
+        pieces = Fragmenter(4).split(message)
+        await (await world.phone()).say(pieces[0], *pieces[1:])
+        assert world.came[-1] == message, "small pieces of one message were not put together"
+        for chunks in _MALFORMED:
+            phone = await world.phone()
+            await phone.say(*chunks)
+            assert phone.gone, f"the vehicle goes on after {chunks}"
+        assert not owner.gone, "one phone's pieces ended another's link"
+        held = [each.pending for each in world.radio.peers]
+        assert not any(held), "the vehicle holds what it can never use"
+        await owner.say(b"\x81\x10\x00a")  # behind "owner", which was chunk 0
+        for number in range(2, 12):
+            await asyncio.sleep(0.5)
+            await owner.say(bytes((number,)) + b"a")
+        assert owner.gone, "a message that never ends holds the link of an authenticated phone"
+
+    play(seed, plot)
+
+
+@case(
+    30,
+    "what a phone has pending is bounded, in bytes and in messages, and so is that of all together",
+    source="SweynTooth; security 5, case 30",
+    broken=[
+        bad("small messages are free", PEER, "_HELD_EXTRA: Final = 64", "_HELD_EXTRA: Final = 0"),
+        bad("a peer has no cap", PEER, "self.pending > self._limits.pending_bytes", "False"),
+        bad(
+            "all have no cap",
+            RADIO,
+            "pending for each in self.peers) > self",
+            "pending for each in ()) > self",
+        ),
+    ],
+)
+def hoarded_bytes(seed: int) -> None:
+    async def plot(world: World) -> None:
+        for size in (1, 1000):
+            phone = await world.phone(says=b"owner")
+            for _ in range(200):
+                await phone.say(*phone.fragmenter.split(bytes(size)))
+            assert phone.gone, f"messages of {size} bytes pile up without end"
+        for _ in range(4):
+            phone = await world.phone(says=b"owner")
+            for _ in range(6):
+                await phone.say(*phone.fragmenter.split(bytes(1000)))
+            pending = sum(each.pending for each in world.radio.peers)
+            assert pending <= LIMITS.pending_total_bytes, "all phones together hold too much"
+
+    play(seed, plot, takes=False)
+
+
+async def _seen(world: World, radio: VehicleRadio) -> bytes:
+    """Return what a listener hears of a vehicle now: address, then advertising data."""
+    world.phones += 1
+    device = world.air.device(f"ear{world.phones}")
+    heard: dict[str, bytes] = {}
+    await device.power_on()
+    device.on("advertisement", lambda ad: heard.setdefault(str(ad.address), bytes(ad.data_bytes)))
+    await device.start_scanning(active=False)
+    await asyncio.sleep(1.0)
+    await device.stop_scanning()
+    [(address, data)] = [each for each in heard.items() if each[0].startswith(radio.address)]
+    return bytes(hci.Address(address)) + data
+
+
+@case(
+    32,
+    "no two periods of a vehicle's advertising have anything in common that other vehicles lack",
+    source="security 5, case 32; Core 5.4 Vol 3 Part C §10.7",
+    broken=[
+        bad("one nonce", ADVERTISER, "= self._chance(4)", "= self._nonce or self._chance(4)"),
+        bad("one address", ADVERTISER, "if not await host.update_rpa():", "if False:"),
+        bad("tags for all", ADVERT, '_encrypt(grk, b"dkey', '_encrypt(bytes(16), b"dkey'),
+        bad("any key resolves", ADVERT, "vehicle_tag(grk, self.nonce) == self.tag", "True"),
+        bad(
+            "a mark in the value",
+            RADIO,
+            'b"".join(profile.versions))',
+            "resolving_key.reveal()[:2])",
+        ),
+    ],
+)
+def tracked_vehicle(seed: int) -> None:
+    async def plot(world: World) -> None:
+        key = Secret(world.scene.entropy.random(16))
+        async with world.vehicle(key) as other:
+            seen: list[tuple[VehicleRadio, bytes]] = []
+            for _ in range(3):
+                for radio in (world.radio, other):
+                    seen.append((radio, await _seen(world, radio)))
+                    await radio.rotate()
+            told = [await _told(world, radio) for radio in (world.radio, other)]
+        for (_, one), (_, two) in combinations(seen, 2):
+            assert one[6:28] == two[6:28], "what all vehicles say differs"
+            pieces = [{t[at : at + 4] for at in (0, 1, 2, *range(28, 34))} for t in (one, two)]
+            assert not pieces[0] & pieces[1], "two periods can be linked"
+        for radio, heard in seen:
+            advert = VehicleAdvert.parse(heard[6:])
+            keys = {world.radio: world.key, other: key}
+            resolved = {r for r, k in keys.items() if advert.resolves(k.reveal())}
+            assert resolved == {radio}, "a tag is resolved by another key than its own"
+        assert told[0] == told[1], "what a stranger reads tells vehicles apart"
+
+    play(seed, plot)
+
+
+async def _told(world: World, radio: VehicleRadio) -> list[tuple[str, bytes]]:
+    """Return what a stranger reads from a vehicle."""
+    world.phones += 1
+    phone = Phone(world.air.device(f"reader{world.phones}"))
+    await phone.connect(radio, select=False, says=b"")
+    values = [each for service in phone.peer.services for each in service.characteristics]
+    readable = [each for each in values if each.properties & each.properties.READ]
+    return [(str(each.uuid), bytes(await each.read_value())) for each in readable]
