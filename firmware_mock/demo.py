@@ -1,4 +1,4 @@
-"""The story that ``dkey demo`` tells, on the stage of :mod:`firmware_mock.stage`.
+"""The story that ``dkey demo`` tells: over Bluetooth, then by touch.
 
 A step says who does what and what must come of it; it is as expected only if outcome and code are
 right and, where the vehicle refuses, nothing of it changed. Time is told, not waited for.
@@ -6,7 +6,6 @@ right and, where the vehicle refuses, nothing of it changed. Time is told, not w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from dkey.control.rules import Action
@@ -14,6 +13,8 @@ from dkey.control.touch import Intent, Position
 from dkey.errors import RefusalCode
 from dkey.lifecycle.roles import CardProvenance, CredentialState, Permission, Role
 from dkey.testing import FakeClock
+from firmware_mock.demo_radio import tell_radio
+from firmware_mock.demo_step import DemoStep
 from firmware_mock.stage import Card, Phone, Recorder, Replayer, Stage
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from dkey.link.base import FrameTap, Responder
     from firmware_mock.vehicle import TapOutcome, Vehicle
 
-__all__ = ["DemoStep", "tell"]
+__all__ = ["tell"]
 
 _PHONE: Final = "NFC phone"
 _CARD: Final = "NFC card"
@@ -39,41 +40,6 @@ _WORDS: Final = {
     Action.ENROL_CARD: "card paired",
 }
 _EPOCH_S: Final = 1_767_225_600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoStep:
-    """One step as it happened.
-
-    Attributes:
-        chapter: Which part of the story.
-        step: Who does what.
-        medium: How.
-        expect: What must come of it: an outcome, or ``refused`` and the code.
-        outcome: What came of it.
-        code: Refusal code, or None.
-        detail: More for people: flow, name, reason.
-        as_expected: Whether it came out right and a refusal changed nothing.
-    """
-
-    chapter: str
-    step: str
-    medium: str
-    expect: str
-    outcome: str
-    code: RefusalCode | None
-    detail: str
-    as_expected: bool
-
-    def to_json(self) -> dict[str, object]:
-        """Return the object of ``dkey demo --json`` (specs/formats.md §7)."""
-        return {
-            "step": self.step,
-            "medium": self.medium,
-            "expect": self.expect,
-            "outcome": self.outcome,
-            "code": self.code,
-        }
 
 
 class _Story:
@@ -167,6 +133,10 @@ async def tell(
         tap: Receives all NFC frames, for a trace.
         note: Called with the text of each step before it is played, for a trace.
     """
+    async for step in tell_radio(entropy, tap=tap):
+        if note is not None:
+            note(f"{step.step}: {step.outcome}")
+        yield step
     clock = FakeClock(1000.0)
     stage = Stage(entropy=entropy, clock=clock, wall_clock=lambda: _EPOCH_S + clock.now_s, tap=tap)
     async with stage:
