@@ -11,6 +11,8 @@ import asyncio
 import random
 import tempfile
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import permutations
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time, thread_time
@@ -79,7 +81,7 @@ class Unlocks:
             self.records[flow] = tap.exchanges
 
     async def rounds(self, samples: int, *, prompt: bool) -> Samples:
-        """Time so many rounds, seconds; the order turns around every other round.
+        """Time so many rounds, seconds; the kinds take turns in every order.
 
         Args:
             samples: Rounds.
@@ -88,11 +90,11 @@ class Unlocks:
         for each in self._ethers.values():
             each.prompt = prompt
         times: Samples = {}
-        kinds = ("flow", "bare", "crypto") if prompt else ("flow", "bare")
+        orders = [*permutations(("flow", "bare", "crypto") if prompt else ("flow", "bare"))]
         for number in range(-WARM_UP, samples):
             phase_s = self._chance.uniform(0.0, ADVERT_MS / 1e3)
             for flow in FLOWS:
-                for kind in kinds if number % 2 else kinds[::-1]:
+                for kind in orders[number % len(orders)]:
                     taken = await self._once(flow, kind, phase_s)
                     if number >= 0:
                         for name, seconds in taken.items():
@@ -318,11 +320,11 @@ def _paired(stretch: Stretch, registration: Registration) -> tuple[float, float]
     phone = OwnerPairingDevice(vault=vault, key="key", capabilities=capabilities, entropy=ENTROPY)
     said: object = timed("phone", phone.begin)
     while isinstance(said, bytes):
-        request = said
-        answer = timed("vehicle", lambda request=request: vehicle.step(request))
-        said = timed("phone", lambda answer=answer: phone.step(answer))
+        answer = timed("vehicle", partial(vehicle.step, said))
+        assert isinstance(answer, bytes)
+        said = timed("phone", partial(phone.step, answer))
         if isinstance(said, Stretch):
-            said = timed("phone", lambda: phone.stretched(registration))
+            said = timed("phone", partial(phone.stretched, registration))
     assert phone.done
     assert vehicle.done
     return used["phone"], used["vehicle"]

@@ -98,7 +98,7 @@ class Air(LocalLink):
         log = None
         if self._btsnoop_dir is not None:
             # Unbuffered: the log is whole up to the packet that crashed somebody.
-            log = (self._btsnoop_dir / f"{name}.btsnoop").open("wb", buffering=0)
+            log = _fresh(self._btsnoop_dir, name).open("wb", buffering=0)
         address = (
             hci.Address(public_address, hci.AddressType.PUBLIC_DEVICE) if (public_address) else None
         )
@@ -324,6 +324,15 @@ class Air(LocalLink):
 
 
 # -- python -m firmware_mock.air
+
+
+def _fresh(folder: Path, name: str) -> Path:
+    """Return a log that is not there yet: whoever comes back must not overwrite what was before."""
+    path, number = folder / f"{name}.btsnoop", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{name}-{number}.btsnoop"
+    return path
 
 
 def _tcp(text: str) -> int:

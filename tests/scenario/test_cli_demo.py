@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STEP = {"step", "medium", "expect", "outcome", "code"}
-MEDIA = {"NFC phone", "NFC card", "button", "head unit"}
+MEDIA = {"NFC phone", "NFC card", "Bluetooth", "button", "head unit"}
 
 
 def demo(*words: object) -> Result:

@@ -11,20 +11,12 @@ from typing import TYPE_CHECKING, Any
 from bumble import core, hci
 from bumble.device import DeviceConfiguration, Peer
 
-from dkey.access.ble_events import Authenticated, Established
-from dkey.access.ble_rules import BleState
-from dkey.access.credential import DeviceCredential, TrustedReader
-from dkey.access.profile import VEHICLE, Interface
+from dkey.access.ble_events import Established
+from dkey.access.profile import VEHICLE
 from dkey.access.schedule import ble_keys
+from dkey.codec import ble_advert
 from dkey.codec.ble import RkeAction
-from dkey.codec.ble_advert import (
-    VEHICLE_CHOICE_UUID,
-    VEHICLE_RX_UUID,
-    VEHICLE_TX_UUID,
-    DeviceChoice,
-    VehicleAdvert,
-)
-from dkey.codec.ble_contents import ApResponse, Busy, GeneralError, RkeRequest
+from dkey.codec.ble_contents import ApResponse, Busy, GeneralError
 from dkey.crypto.secret import Secret
 from dkey.link.fragment import Fragmenter
 from firmware_mock.air import Air
@@ -32,7 +24,7 @@ from firmware_mock.ble_limits import PeerStage, RadioLimits
 from firmware_mock.ble_radio import VehicleRadio
 
 from .. import case
-from .ble_session import SCHEDULE, SESSION, V1_0, Between, bad, honest
+from .ble_session import READER, SESSION, V1_0, Between, bad, honest
 from .owner import Cabin
 from .owner import Peer as OwnerPhone
 from .parked import ClonedVault
@@ -42,10 +34,9 @@ from .secrecy import _Everything, _found
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from firmware_mock.ble_peer import PeerLink
-
 PEER, RADIO, ADVERTISER = (f"firmware_mock.ble_{name}" for name in ("peer", "radio", "advertiser"))
 FRAGMENT, ADVERT = "dkey.link.fragment", "dkey.codec.ble_advert"
+ERROR = GeneralError().to_message().to_bytes()
 LIMITS = RadioLimits(connections=5, half_open=3, pending_total_bytes=20_000)
 
 
@@ -62,15 +53,12 @@ class _Skip(selectors.SelectSelector):
         return ready
 
 
-class _Loop(asyncio.SelectorEventLoop):
-    """An event loop in a time of its own, in which waiting takes none."""
-
-    def __init__(self) -> None:
-        self._skip = _Skip()
-        super().__init__(self._skip)
-
-    def time(self) -> float:
-        return self._skip.now
+def _loop() -> asyncio.AbstractEventLoop:
+    """Return an event loop in a time of its own, in which waiting takes none."""
+    skip = _Skip()
+    loop = asyncio.SelectorEventLoop(skip)
+    loop.time = lambda: skip.now  # type: ignore[method-assign]
+    return loop
 
 
 class World:
@@ -81,13 +69,16 @@ class World:
         self.key = Secret(self.scene.entropy.random(16))
         self.takes = takes
         self.came: list[bytes] = []
-        self.phones = 0
+        self.devices = 0
         self.radio = self.vehicle(self.key)
 
+    def device(self, **options: Any) -> Any:
+        self.devices += 1
+        return self.air.device(f"device{self.devices}", **options)
+
     def vehicle(self, key: Secret) -> VehicleRadio:
-        self.phones += 1
         return VehicleRadio(
-            self.air.device(f"car{self.phones}", config=DeviceConfiguration(name="dkey")),
+            self.device(config=DeviceConfiguration(name="dkey")),
             profile=VEHICLE,
             resolving_key=key,
             on_peer=self.serve,
@@ -95,18 +86,19 @@ class World:
             chance=self.scene.entropy.random,
         )
 
-    async def serve(self, link: PeerLink) -> None:
+    async def serve(self, link: Any) -> None:
         while True:
             self.came.append(await link.recv())
             link.authenticated |= self.came[-1] == b"owner"
             if link.authenticated and not self.takes:
                 await asyncio.Event().wait()
 
-    async def phone(self, *, select: bool = True, says: bytes = b"") -> Phone:
-        self.phones += 1
-        return await Phone(self.air.device(f"phone{self.phones}")).connect(
-            self.radio, select=select, says=says
-        )
+    async def phone(self, radio: Any = None, *, select: bool = True, says: bytes = b"") -> Phone:
+        phone = Phone()
+        await phone.connect(self.device(), radio or self.radio, select=select)
+        if says:
+            await phone.say(*phone.fragmenter.split(says))
+        return phone
 
 
 def play(seed: int, plot: Callable[[World], Awaitable[None]], **options: Any) -> None:
@@ -118,43 +110,36 @@ def play(seed: int, plot: Callable[[World], Awaitable[None]], **options: Any) ->
             await plot(world)
         world.air.close()
 
-    logging.getLogger("bumble").setLevel(logging.CRITICAL)
-    with asyncio.Runner(loop_factory=_Loop) as runner:
+    with asyncio.Runner(loop_factory=_loop) as runner:
         runner.run(run())
 
 
 class Phone:
     """A phone that says what it likes, in chunks of its own."""
 
-    def __init__(self, device: Any) -> None:
-        self.device, self.gone = device, False
+    gone = False
 
-    async def connect(self, radio: VehicleRadio, *, select: bool, says: bytes) -> Phone:
-        await self.device.power_on()
-        connection = await self.device.connect_le(hci.Address(radio.address))
-        connection.once("disconnection", self._left)
-        self.peer = Peer(connection)
-        self.fragmenter = Fragmenter(20)
+    async def connect(self, device: Any, radio: VehicleRadio, *, select: bool) -> None:
+        await device.power_on()
+        connection = await device.connect_le(hci.Address(radio.address))
+        connection.once("disconnection", lambda _: setattr(self, "gone", True))
+        self.peer, self.fragmenter = Peer(connection), Fragmenter(20)
         await asyncio.sleep(0.1)
         if not self.gone:
             await self.peer.discover_all()
+        choice = ble_advert.DeviceChoice().to_bytes()
         if select and not self.gone:
-            await self.value(VEHICLE_CHOICE_UUID).write_value(DeviceChoice().to_bytes(), True)
-            await self.value(VEHICLE_TX_UUID).subscribe(lambda _: None)
-        if says:
-            await self.say(*self.fragmenter.split(says))
-        return self
+            await self.value("CHOICE").write_value(choice, with_response=True)
+            await self.value("TX").subscribe(print)
 
-    def _left(self, _reason: object) -> None:
-        self.gone = True
-
-    def value(self, uuid: str) -> Any:
-        return self.peer.get_characteristics_by_uuid(core.UUID(uuid))[0]
+    def value(self, name: str) -> Any:
+        uuid = core.UUID(getattr(ble_advert, f"VEHICLE_{name}_UUID"))
+        return self.peer.get_characteristics_by_uuid(uuid)[0]
 
     async def say(self, *chunks: bytes) -> None:
         for chunk in chunks:
             if not self.gone:
-                await self.value(VEHICLE_RX_UUID).write_value(chunk, with_response=False)
+                await self.value("RX").write_value(chunk, with_response=False)
         await asyncio.sleep(0.1)
 
 
@@ -189,7 +174,7 @@ def hoarded_connections(seed: int) -> None:
             await world.phone(**options)
             await asyncio.sleep(40.0)
             assert len(world.radio.peers) == 2, "a phone that proved nothing held its connection"
-        assert not owner.gone and not newcomer.gone, "an authenticated phone had to leave"
+        assert not (owner.gone or newcomer.gone), "an authenticated phone had to leave"
 
     play(seed, plot)
 
@@ -206,10 +191,10 @@ def bearer_left_again(seed: int) -> None:
         phone = await world.phone()
         for _ in range(60):
             if not phone.gone:
-                await phone.value(VEHICLE_TX_UUID).unsubscribe()
+                await phone.value("TX").unsubscribe()
                 await asyncio.sleep(4.0)
             if not phone.gone:
-                await phone.value(VEHICLE_TX_UUID).subscribe(lambda _: None)
+                await phone.value("TX").subscribe(print)
         assert phone.gone, "a phone held a connection for minutes without saying anything"
 
     play(seed, plot)
@@ -230,12 +215,7 @@ _MALFORMED = (
     source="SweynTooth",
     broken=[
         bad("a claim is believed", FRAGMENT, "1 <= claimed <= self._max_message", "1 <= claimed"),
-        bad(
-            "a second beginning",
-            FRAGMENT,
-            "if (at == 3) is not (self.started_at is None):",
-            "if 0:",
-        ),
+        bad("a second beginning", FRAGMENT, "(at == 3) is not (self.started_at is None)", "False"),
         bad("overlapping", FRAGMENT, "if len(self._part) + arrived > self._size:", "if False:"),
         bad("a gap", FRAGMENT, "if chunk[0] & _SEQUENCE != self._sequence:", "if False:"),
         bad("never ends", PEER, "self._begun + limits.fragment_s", "1e9"),
@@ -245,16 +225,14 @@ def bad_pieces(seed: int) -> None:
     async def plot(world: World) -> None:
         owner = await world.phone(says=b"owner")
         message = world.scene.chance.randbytes(40)
-        pieces = Fragmenter(4).split(message)
-        await (await world.phone()).say(pieces[0], *pieces[1:])
+        await (await world.phone()).say(*Fragmenter(4).split(message))
         assert world.came[-1] == message, "small pieces of one message were not put together"
         for chunks in _MALFORMED:
             phone = await world.phone()
             await phone.say(*chunks)
             assert phone.gone, f"the vehicle goes on after {chunks}"
         assert not owner.gone, "one phone's pieces ended another's link"
-        held = [each.pending for each in world.radio.peers]
-        assert not any(held), "the vehicle holds what it can never use"
+        assert not any(each.pending for each in world.radio.peers), "useless bytes are held"
         await owner.say(b"\x81\x10\x00a")  # behind "owner", which was chunk 0
         for number in range(2, 12):
             await asyncio.sleep(0.5)
@@ -271,12 +249,7 @@ def bad_pieces(seed: int) -> None:
     broken=[
         bad("small messages are free", PEER, "_HELD_EXTRA: Final = 64", "_HELD_EXTRA: Final = 0"),
         bad("a peer has no cap", PEER, "self.pending > self._limits.pending_bytes", "False"),
-        bad(
-            "all have no cap",
-            RADIO,
-            "pending for each in self.peers) > self",
-            "pending for each in ()) > self",
-        ),
+        bad("all: no cap", RADIO, "pending for each in self.peers", "pending for each in ()"),
     ],
 )
 def hoarded_bytes(seed: int) -> None:
@@ -298,16 +271,16 @@ def hoarded_bytes(seed: int) -> None:
 
 async def _seen(world: World, radio: VehicleRadio) -> bytes:
     """Return what a listener hears of a vehicle now: address, then advertising data."""
-    world.phones += 1
-    device = world.air.device(f"ear{world.phones}")
+    device = world.device()
     heard: dict[str, bytes] = {}
     await device.power_on()
-    device.on("advertisement", lambda ad: heard.setdefault(str(ad.address), bytes(ad.data_bytes)))
+    device.on(
+        "advertisement", lambda ad: heard.setdefault(str(ad.address)[:17], bytes(ad.data_bytes))
+    )
     await device.start_scanning(active=False)
     await asyncio.sleep(1.0)
     await device.stop_scanning()
-    [(address, data)] = [each for each in heard.items() if each[0].startswith(radio.address)]
-    return bytes(hci.Address(address)) + data
+    return bytes(hci.Address(radio.address)) + heard[radio.address]
 
 
 @case(
@@ -319,12 +292,7 @@ async def _seen(world: World, radio: VehicleRadio) -> bytes:
         bad("one address", ADVERTISER, "if not await host.update_rpa():", "if False:"),
         bad("tags for all", ADVERT, '_encrypt(grk, b"dkey', '_encrypt(bytes(16), b"dkey'),
         bad("any key resolves", ADVERT, "vehicle_tag(grk, self.nonce) == self.tag", "True"),
-        bad(
-            "a mark in the value",
-            RADIO,
-            'b"".join(profile.versions))',
-            "resolving_key.reveal()[:2])",
-        ),
+        bad("a mark", RADIO, 'b"".join(profile.versions)', "resolving_key.reveal()[:2]"),
     ],
 )
 def tracked_vehicle(seed: int) -> None:
@@ -342,10 +310,10 @@ def tracked_vehicle(seed: int) -> None:
             pieces = [{t[at : at + 4] for at in (0, 1, 2, *range(28, 34))} for t in (one, two)]
             assert not pieces[0] & pieces[1], "two periods can be linked"
         for radio, heard in seen:
-            advert = VehicleAdvert.parse(heard[6:])
-            keys = {world.radio: world.key, other: key}
-            resolved = {r for r, k in keys.items() if advert.resolves(k.reveal())}
-            assert resolved == {radio}, "a tag is resolved by another key than its own"
+            advert = ble_advert.VehicleAdvert.parse(heard[6:])
+            resolved = [advert.resolves(each.reveal()) for each in (world.key, key)]
+            own = [radio is world.radio, radio is other]
+            assert resolved == own, "a tag is resolved by another key than its own"
         assert told[0] == told[1], "what a stranger reads tells vehicles apart"
 
     play(seed, plot)
@@ -353,9 +321,98 @@ def tracked_vehicle(seed: int) -> None:
 
 async def _told(world: World, radio: VehicleRadio) -> list[tuple[str, bytes]]:
     """Return what a stranger reads from a vehicle."""
-    world.phones += 1
-    phone = Phone(world.air.device(f"reader{world.phones}"))
-    await phone.connect(radio, select=False, says=b"")
+    phone = await world.phone(radio, select=False)
     values = [each for service in phone.peer.services for each in service.characteristics]
     readable = [each for each in values if each.properties & each.properties.READ]
     return [(str(each.uuid), bytes(await each.read_value())) for each in readable]
+
+
+_SAY, _NOTICE = "self._say_error()", "yield from fail_protected(channel, status, limits)"
+_REASON = 'self._send(GeneralError(reason=2 * (type(exc).__name__ == "WireError")))'
+
+
+def _answers(scene: Scene, fault: bytes) -> set[tuple[bytes, ...]]:
+    """Return what a vehicle and a phone say to ``fault`` in the middle of a transaction."""
+    met = Between(scene)
+    met.vehicle.start(0.0)
+    met.phone.start(0.0)
+    met.inject(met.phone.outbox()[0])
+    met.vehicle.outbox()
+    met.inject(fault)
+    met.phone.receive(fault, 0.0)
+    return {tuple(met.vehicle.outbox()), tuple(met.phone.outbox())}
+
+
+@case(
+    33,
+    "over BLE every fault in clear has one and the same General Error, and bad proofs look alike",
+    source="status word oracles; Aliro 1.0 §11.7.3.1.2",
+    broken=[
+        bad("a reason", SESSION, _SAY, _REASON),
+        bad("no notice", "dkey.access.reader", _NOTICE, "yield from ()"),
+        bad("twice", READER, _SAY, "self._say_error() or self._say_error()"),
+    ],
+)
+def one_error_over_ble(seed: int) -> None:
+    scene = Scene(seed)
+    junk = scene.chance.randbytes(scene.chance.randrange(5, 40))
+    contents = (ApResponse(apdu=b"\x69\x85"), ApResponse(apdu=junk), Busy())
+    faults = [each.to_message().to_bytes() for each in contents]
+    faults += [b"", junk[:3], b"\x3f" + junk, b"\0\0\xff\xff" + junk, b"\x02\x05\0\1\0"]
+    said = set().union(*(_answers(scene, fault) for fault in faults))
+    assert said == {(ERROR,)}, f"reasons are told apart: {said}"
+    own = scene.entropy.ephemeral()
+    stranger, cloned = scene.phone(key=own).credential, scene.phone().credential
+    cloned.vault = ClonedVault(scene.owner_key.public, own)
+    logs = [Between(scene, credential=each).meet().log for each in (stranger, cloned)]
+    shapes = [[(up, sdu[:2], len(sdu)) for up, sdu in log] for log in logs]
+    assert shapes[0] == shapes[1], "an unknown key looks different from a bad signature"
+    assert logs[0][-1] == logs[1][-1] == (False, ERROR), "a refusal ends otherwise"
+
+
+_URSK = "transaction.keys.ursk if released"
+_DERIVE = "reader, device = ble_keys(keys.ble, *self._versions)"
+
+
+@case(
+    35,
+    "no log line, text or event of a BLE session and of an owner pairing shows a secret",
+    source="kormax README: raw logs",
+    broken=[
+        bad("a log", SESSION, _DERIVE, _DERIVE + "; log.debug('%s', device.reveal().hex())"),
+        bad("an event", READER, _URSK, "transaction.keys.ursk.reveal() if released"),
+        bad("a record", "firmware_mock.owner_attempt", "{tries} of", "{self._desk.shown} of"),
+    ],
+)
+def secrets_over_ble(seed: int) -> None:
+    root, handler = logging.getLogger(), _Everything()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(1)
+    try:
+        with Cabin(seed) as cabin:
+            phones = [OwnerPhone(cabin, code) for code in (cabin.wrong(0), cabin.code)]
+            any(map(cabin.meet, phones))
+            shown: list[object] = [*cabin.vehicle.store.events(), vars(cabin.desk)]
+            shown += [vars(phone.device) for phone in phones]
+            secrets = {"resolving key": cabin.desk.resolving_key.reveal()}
+            code = cabin.code.reveal()
+            if not cabin.enrolled:
+                raise RuntimeError("no phone was paired")
+        for remote in (False, True):
+            met = honest(scene := Scene(seed), remote=remote)
+            met.ask(RkeAction.LOCK)
+            met.inject(b"\3\xff\0\1\0")
+            shown += [*met.events, vars(met.vehicle), vars(met.phone), met.vehicle.error]
+            [done] = [e for e in met.events if isinstance(e, Established) and e.transaction]
+            keys = done.transaction.keys
+            pair = ble_keys(keys.ble, V1_0, V1_0)
+            found = (*pair, keys.ble, keys.ursk, keys.exchange_device, scene.owner_key.scalar())
+            secrets |= {f"{remote} {at}": each.reveal() for at, each in enumerate(found)}
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+    text = "\n".join((*handler.lines, *map(repr, shown), *map(str, shown))).encode()
+    leaks = _found(secrets, [("what is seen", text)])
+    assert not leaks, f"secrets are visible: {leaks}"
+    assert not any(form in text for form in (code, code[:4] + b" " + code[4:])), "the code is seen"
