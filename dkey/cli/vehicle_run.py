@@ -144,11 +144,26 @@ def _show(event: dict[str, object]) -> None:
             click.echo("next: dkey vehicle set ignition=on   dkey vehicle press pair-owner")
         case "pairing_code":
             click.secho(f"  pairing code  {event['code']}", bold=True)
+            click.echo(_qr(str(event["qr"])))
             click.echo(f"  {event['qr']}")
         case "state":
             click.echo(f"  {_doors(event)}")
         case name:
             _show_other(str(name), event)
+
+
+def _qr(text: str) -> str:
+    """Draw a QR code with half blocks, for a dark terminal; scanners read the inverse too."""
+    import segno  # noqa: PLC0415 - only a vehicle that shows a code needs it
+
+    rows = [[0, *row, 0] for row in segno.make(text, micro=False).matrix_iter(border=1)]
+    rows += [[0] * len(rows[0])] * (len(rows) % 2)
+    blocks = {(0, 0): "█", (0, 1): "▀", (1, 0): "▄", (1, 1): " "}
+    lines = (
+        "".join(blocks[bool(upper), bool(lower)] for upper, lower in zip(*pair, strict=True))
+        for pair in zip(rows[::2], rows[1::2], strict=True)
+    )
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def _show_other(name: str, event: dict[str, object]) -> None:
