@@ -22,15 +22,23 @@ ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
 from dkey.access import ble_rules, device_states, profile  # noqa: E402 - the tree is found first
-from dkey.control import card_rules, card_window, intent, remote, touch  # noqa: E402
+from dkey.agent import store_schema as agent_schema  # noqa: E402
+from dkey.control import (  # noqa: E402
+    card_rules,
+    card_window,
+    intent,
+    owner_window,
+    remote,
+    touch,
+)
 from dkey.errors import RefusalCode  # noqa: E402
 from dkey.lifecycle import policy  # noqa: E402
-from dkey.pairing import card  # noqa: E402
+from dkey.pairing import card, owner  # noqa: E402
 from firmware_mock import store_schema  # noqa: E402
 from tests import attacks  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 BLOCK = re.compile(r"(<!-- drawn: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 NO_RAISERS = ("cli", "conformance", "errors.py")
@@ -84,7 +92,7 @@ def identifiers() -> list[str]:
                 f"`{profile.VEHICLE.access_aid.hex().upper()}`",
                 "`dkey.access.profile`",
             ),
-            ("owner pairing AID", "`F0646B65790201`", "`dkey.pairing.owner`"),
+            ("owner pairing AID", f"`{owner.OWNER_AID.hex().upper()}`", "`dkey.pairing.owner`"),
             ("card pairing AID", f"`{card.CARD_AID.hex().upper()}`", "`dkey.pairing.card`"),
             ("vendor extension OUI", f"`{intent.OUI.hex().upper()}`", "`dkey.control.intent`"),
         ),
@@ -210,9 +218,9 @@ def device_diagram() -> list[str]:
 # --- storage, attacks -----------------------------------------------------------------------------
 
 
-def schema() -> list[str]:
-    """Draw the tables of the vehicle's store."""
-    rows = ((f"`{name}`", ", ".join(columns)) for name, columns in store_schema.COLUMNS.items())
+def schema(tables: Mapping[str, Sequence[str]]) -> list[str]:
+    """Draw the tables of a store."""
+    rows = ((f"`{name}`", ", ".join(columns)) for name, columns in tables.items())
     return table(("table", "columns under the digest, in digest order"), rows)
 
 
@@ -226,6 +234,7 @@ def attack_cases() -> list[str]:
 
 
 BLOCKS: dict[str, Callable[[], list[str]]] = {
+    "agent-schema": lambda: schema(agent_schema.LAYOUT.columns),
     "attack-cases": attack_cases,
     "ble-device-states": lambda: states(ble_moves(ble_rules.DEVICE_TRANSITIONS)),
     "ble-reader-states": lambda: states(ble_moves(ble_rules.READER_TRANSITIONS)),
@@ -235,13 +244,20 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
     "device-states": lambda: states(device_moves()),
     "handle-rules": lambda: rules(touch.HANDLE_RULES),
     "identifiers": identifiers,
+    "owner-constants": lambda: constants(
+        "CODE_MAX_TRIES", "CODE_TIMEOUT_MIN", "CODE_RESENDS_PER_HOUR"
+    ),
+    "owner-rules": lambda: rules(owner_window.OWNER_PAIRING_RULES),
+    "owner-window-states": lambda: states(
+        [(state, what.value, to) for (state, what), to in owner_window.TRANSITIONS.items()]
+    ),
     "profiles": profiles,
     "refusals": refusals,
     "remote-constants": lambda: constants(
         "REMOTE_REPEAT_S", "SMARTKEY_LOCK_COOLDOWN_S", "HORN_AUTO_OFF_S"
     ),
     "remote-rules": lambda: rules(remote.REMOTE_RULES),
-    "schema": schema,
+    "schema": lambda: schema(store_schema.COLUMNS),
     "start-rules": lambda: rules(touch.START_RULES),
     "touch-constants": lambda: constants("TAP_DEBOUNCE_S", "PAD_GRACE_S"),
     "window-diagram": lambda: diagram(window_moves(), card_window.WindowState.CLOSED, ()),

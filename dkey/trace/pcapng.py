@@ -1,4 +1,4 @@
-"""pcapng files of link type 264 (ISO 14443): a small writer and a strict reader.
+"""pcapng files of ISO 14443 frames (link type 264) and BLE messages: writer and strict reader.
 
 Only what a trace needs: one section, interfaces with a name and nanosecond times, enhanced packet
 blocks with comments. The reader also takes what other programs write (either byte order, other

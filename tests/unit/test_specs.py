@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import io
 import json
@@ -15,13 +16,20 @@ import pytest
 from click.testing import CliRunner
 
 from dkey.access.applet import AppletHost
+from dkey.access.ble_rules import BleInput
 from dkey.access.device import AccessApplet
 from dkey.access.enrolled import Flow
+from dkey.agent.advice import Trouble, refusal
+from dkey.agent.agent_status import Outcome
+from dkey.agent.api import SCHEMA, error_json, outcome_json
 from dkey.agent.card_file import CardFile
 from dkey.agent.credential_file import CredentialFile
+from dkey.bench_reader.message_tap import MessageReport
 from dkey.bench_reader.reader_file import ReaderFile
 from dkey.bench_reader.tap import tap
 from dkey.cli.vectors import cli
+from dkey.codec.ble import RkeAction, split_sdu
+from dkey.control.owner_window import OWNER_PAIRING_RULES
 from dkey.crypto.kdf import hkdf
 from dkey.crypto.secret import Secret
 from dkey.crypto.vault.software import SoftwareVault
@@ -31,6 +39,8 @@ from dkey.link.loopback import loopback
 from dkey.testing import FakeClock, SeededEntropy
 from dkey.trace.jsonl import Layer, encode_header, encode_record, read_records
 from dkey.trace.pcapng import Event, parse_event, read_packets
+from firmware_mock.body import Body
+from firmware_mock.control import set_knobs, state_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = ROOT / "specs"
@@ -39,6 +49,7 @@ SOURCES = sorted([*(ROOT / "dkey").rglob("*.py"), *(ROOT / "firmware_mock").rglo
 CITED = re.compile(r"specs/([a-z-]+\.md)(?:[\s\"]+§([\d.]*\d))?")
 LINKED = re.compile(r"\]\(([a-z-]+\.md)\)(?:\s+§([\d.]*\d))?")
 EXAMPLE = re.compile(r"<!-- example: ([a-z-]+) -->\n```[a-z]*\n(.*?\n)```", re.DOTALL)
+TELLERS = ("event", "report", "_report", "tell", "_tell")
 MARK = re.compile(r"\*(ours|published|observed)\b[^*]*\*")
 
 
@@ -300,11 +311,106 @@ def test_the_trace_example_is_read_and_written_alike() -> None:
     assert encode_header(header) + b"".join(map(encode_record, records)) == text
 
 
-def test_the_pcapng_example_is_one_packet_that_says_field_on() -> None:
-    (packet,) = read_packets(io.BytesIO(bytes.fromhex(example("pcapng"))))
-    assert packet.interface == "nfc"
-    assert packet.link_type == 264
-    assert parse_event(packet.data) == (Event.FIELD_ON, b"")
+def test_the_pcapng_example_says_field_on_and_has_a_message_of_the_device() -> None:
+    field, message = read_packets(io.BytesIO(bytes.fromhex(example("pcapng"))))
+    assert (field.interface, field.link_type) == ("nfc", 264)
+    assert parse_event(field.data) == (Event.FIELD_ON, b"")
+    assert (message.interface, message.link_type) == ("ble", 147)
+    assert message.data[:1] == b"\0"
+    assert [BleInput.of(each) for each in split_sdu(message.data[1:])] == [BleInput.INITIATE_AP_RKE]
+
+
+def test_the_msg_tcp_example_is_the_first_message_of_a_device() -> None:
+    data = bytes.fromhex(example("msg-tcp"))
+    assert int.from_bytes(data[:2], "big") == len(data) - 2
+    assert [BleInput.of(each) for each in split_sdu(data[2:])] == [BleInput.INITIATE_AP_RKE]
+
+
+def test_the_message_tap_example_has_the_fields_that_a_report_has() -> None:
+    documented = json.loads(example("tap-message"))
+    assert [*documented] == [*MessageReport().to_json()]
+    names = {each.value for each in BleInput} | {"AUTH0", "AUTH1"}
+    assert {step["name"] for step in documented["steps"]} <= names
+
+
+def events_of(*files: str) -> dict[str, set[str]]:
+    """Return each event that these sources tell, with the fields that stand there by name."""
+    found: dict[str, set[str]] = {}
+    for pattern in files:
+        for file in ROOT.glob(pattern):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if not isinstance(node, ast.Call) or not node.args:
+                    continue
+                name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                first = node.args[0]
+                if name in TELLERS and isinstance(first, ast.Constant):
+                    keys = {keyword.arg for keyword in node.keywords if keyword.arg}
+                    found.setdefault(str(first.value), set()).update(keys)
+    return found
+
+
+def documented_events(section: str) -> dict[str, set[str]]:
+    text = re.split(rf"^## {section}\. ", text_of("formats.md"), flags=re.MULTILINE)[1]
+    table = re.split(r"^## ", text, flags=re.MULTILINE)[0].partition("| event |")[2]
+    rows = re.findall(r"^\| (`[^|]+) \| (.*) \|$", table.partition("\n\n")[0], re.MULTILINE)
+    return {
+        name: {*re.findall(r"`(\w+)`", fields)} - {"true"}
+        for names, fields in rows
+        for name in re.findall(r"`(\w+)`", names)
+    }
+
+
+@pytest.mark.parametrize(
+    ("section", "files"),
+    [
+        ("12", ("firmware_mock/process.py", "firmware_mock/*_desk.py")),
+        ("14", ("dkey/agent/*.py", "dkey/cli/agent*.py")),
+    ],
+)
+def test_every_event_that_the_code_tells_is_documented_with_its_fields(section, files) -> None:
+    told, documented = events_of(*files), documented_events(section)
+    assert {*told} == {*documented}
+    assert {n: f - documented[n] for n, f in told.items() if f - documented[n]} == {}
+
+
+@pytest.mark.parametrize(("name", "section"), [("vehicle-run", "12"), ("agent", "14")])
+def test_an_example_of_events_has_documented_events_with_their_fields(name, section) -> None:
+    if name == "agent":
+        lines, first = example("agent"), "searching"
+    else:
+        lines, first = example("vehicle-run"), "ready"
+    events = [json.loads(line) for line in lines.splitlines()]
+    assert events[0]["event"] == first
+    for event in events:
+        fields = {*event} - {"t", "event"}
+        if event["event"] not in ("state", "result"):
+            assert fields <= documented_events(section)[event["event"]]
+
+
+def test_the_control_example_is_what_a_vehicle_answers() -> None:
+    _, refused, asked, done = (json.loads(line) for line in example("control").splitlines())
+    body = Body()
+    set_knobs(body, asked["set"])
+    assert done == {"ok": True, "state": state_of(body)}
+    assert RefusalCode(refused["code"])
+    assert refused["error"] in {rule.text for rule in OWNER_PAIRING_RULES}
+
+
+def test_the_agent_api_example_has_the_fields_that_the_agent_answers() -> None:
+    lines = [json.loads(line) for line in example("agent-api").splitlines()]
+    outcome = Outcome(action=RkeAction.UNLOCK, fast=True, doors="unlocked", elapsed_s=0.5147)
+    fault = refusal("TOO_SOON", 24.204)
+    for asked, answer in zip(lines[::2], lines[1::2], strict=True):
+        assert asked["id"] == answer["id"]
+    hello, done, refused = lines[1::2]
+    assert hello["schema"] == SCHEMA
+    assert done == {"id": 2, "ok": True} | outcome_json(outcome)
+    assert refused == {"id": "a", "ok": False, "error": error_json(fault)}
+
+
+def test_every_kind_of_trouble_is_explained() -> None:
+    section = text_of("agent.md").partition("## 3.")[2].partition("## 4.")[0]
+    assert {*re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)} == {*Trouble}
 
 
 def test_the_vault_example_opens_with_its_passphrase(tmp_path) -> None:
@@ -319,7 +425,7 @@ def test_the_vault_example_opens_with_its_passphrase(tmp_path) -> None:
 def test_every_example_is_checked_here() -> None:
     own = Path(__file__).read_text(encoding="utf-8")
     names = [name for name, _ in EXAMPLE.findall(text_of("formats.md"))]
-    assert len(names) == len(set(names)) == 11
+    assert len(names) == len(set(names)) == 17
     assert [
         n for n in names if f'example("{n}")' not in own and f'tmp_path, "{n}"' not in own
     ] == []

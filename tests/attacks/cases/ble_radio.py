@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import selectors
 from itertools import combinations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bumble import core, hci
 from bumble.device import DeviceConfiguration, Peer
 
-from dkey.access.ble_events import Established
+from dkey.access.ble_events import Authenticated
 from dkey.access.profile import VEHICLE
 from dkey.access.schedule import ble_keys
 from dkey.codec import ble_advert
@@ -24,9 +25,8 @@ from firmware_mock.ble_limits import PeerStage, RadioLimits
 from firmware_mock.ble_radio import VehicleRadio
 
 from .. import case
+from . import owner as pairing
 from .ble_session import READER, SESSION, V1_0, Between, bad, honest
-from .owner import Cabin
-from .owner import Peer as OwnerPhone
 from .parked import ClonedVault
 from .scene import Scene
 from .secrecy import _Everything, _found
@@ -64,12 +64,11 @@ def _loop() -> asyncio.AbstractEventLoop:
 class World:
     """A vehicle on the air that lets everybody in who says "owner", and phones near it."""
 
-    def __init__(self, seed: int, *, takes: bool = True) -> None:
+    def __init__(self, seed: int) -> None:
         self.scene, self.air = Scene(seed), Air(supervision_s=1.0)
         self.key = Secret(self.scene.entropy.random(16))
-        self.takes = takes
         self.came: list[bytes] = []
-        self.devices = 0
+        self.takes, self.devices = True, 0
         self.radio = self.vehicle(self.key)
 
     def device(self, **options: Any) -> Any:
@@ -101,17 +100,21 @@ class World:
         return phone
 
 
-def play(seed: int, plot: Callable[[World], Awaitable[None]], **options: Any) -> None:
-    """Run a plot in a world of its own."""
+def staged(plot: Callable[[World], Awaitable[None]]) -> Callable[[int], None]:
+    """Return a plot as a case: it is played in a world of its own."""
 
-    async def run() -> None:
-        world = World(seed, **options)
+    async def act(seed: int) -> None:
+        world = World(seed)
         async with world.radio:
             await plot(world)
         world.air.close()
 
-    with asyncio.Runner(loop_factory=_loop) as runner:
-        runner.run(run())
+    @functools.wraps(plot)
+    def run(seed: int) -> None:
+        with asyncio.Runner(loop_factory=_loop) as runner:
+            runner.run(act(seed))
+
+    return run
 
 
 class Phone:
@@ -156,48 +159,43 @@ class Phone:
         bad("silence: no deadline", PEER, "self._mark + limits.idle_s", "1e9"),
     ],
 )
-def hoarded_connections(seed: int) -> None:
-    async def plot(world: World) -> None:
-        owner = await world.phone(says=b"owner")
-        plans: list[dict[str, Any]] = [{"select": False}, {}, {"says": b"hello"}]
-        crowd = plans * 3
-        world.scene.chance.shuffle(crowd)
-        for options in [plans[0]] * 4 + crowd:
-            await world.phone(**options)
-            stages = [each.stage for each in world.radio.peers]
-            assert len(stages) <= LIMITS.connections, "the vehicle serves more than its cap"
-            assert stages.count(PeerStage.CONNECTED) <= LIMITS.half_open, "too many are half-open"
-        newcomer = await world.phone(says=b"owner")
-        assert not newcomer.gone, "hoarders keep the owner's second phone out"
-        await asyncio.sleep(60.0)
-        for options in plans:
-            await world.phone(**options)
-            await asyncio.sleep(40.0)
-            assert len(world.radio.peers) == 2, "a phone that proved nothing held its connection"
-        assert not (owner.gone or newcomer.gone), "an authenticated phone had to leave"
-
-    play(seed, plot)
+@staged
+async def hoarded_connections(world: World) -> None:
+    owner = await world.phone(says=b"owner")
+    plans: list[dict[str, Any]] = [{"select": False}, {}, {"says": b"hello"}]
+    crowd = plans * 3
+    world.scene.chance.shuffle(crowd)
+    for options in [plans[0]] * 4 + crowd:
+        await world.phone(**options)
+        stages = [each.stage for each in world.radio.peers]
+        assert len(stages) <= LIMITS.connections, "the vehicle serves more than its cap"
+        assert stages.count(PeerStage.CONNECTED) <= LIMITS.half_open, "too many are half-open"
+    newcomer = await world.phone(says=b"owner")
+    assert not newcomer.gone, "hoarders keep the owner's second phone out"
+    await asyncio.sleep(60.0)
+    for options in plans:
+        await world.phone(**options)
+        await asyncio.sleep(40.0)
+        assert len(world.radio.peers) == 2, "a phone that proved nothing held its connection"
+    assert [owner.gone, newcomer.gone] == [False] * 2, "an authenticated phone had to leave"
 
 
 @case(
     29,
     "a phone cannot hold its connection by selecting a bearer and leaving it, again and again",
     source="security 5, case 29",
-    finding="each bearer that is left makes a fresh PeerLink with a fresh deadline, so that a phone"
-    " that proved nothing keeps its connection for ever",
+    finding="each bearer that is left makes a fresh PeerLink with fresh deadlines, for ever",
 )
-def bearer_left_again(seed: int) -> None:
-    async def plot(world: World) -> None:
-        phone = await world.phone()
-        for _ in range(60):
-            if not phone.gone:
-                await phone.value("TX").unsubscribe()
-                await asyncio.sleep(4.0)
-            if not phone.gone:
-                await phone.value("TX").subscribe(print)
-        assert phone.gone, "a phone held a connection for minutes without saying anything"
-
-    play(seed, plot)
+@staged
+async def bearer_left_again(world: World) -> None:
+    phone = await world.phone()
+    for _ in range(60):
+        if not phone.gone:
+            await phone.value("TX").unsubscribe()
+            await asyncio.sleep(4.0)
+        if not phone.gone:
+            await phone.value("TX").subscribe(print)
+    assert phone.gone, "a phone held a connection for minutes without saying anything"
 
 
 _MALFORMED = (
@@ -221,25 +219,23 @@ _MALFORMED = (
         bad("never ends", PEER, "self._begun + limits.fragment_s", "1e9"),
     ],
 )
-def bad_pieces(seed: int) -> None:
-    async def plot(world: World) -> None:
-        owner = await world.phone(says=b"owner")
-        message = world.scene.chance.randbytes(40)
-        await (await world.phone()).say(*Fragmenter(4).split(message))
-        assert world.came[-1] == message, "small pieces of one message were not put together"
-        for chunks in _MALFORMED:
-            phone = await world.phone()
-            await phone.say(*chunks)
-            assert phone.gone, f"the vehicle goes on after {chunks}"
-        assert not owner.gone, "one phone's pieces ended another's link"
-        assert not any(each.pending for each in world.radio.peers), "useless bytes are held"
-        await owner.say(b"\x81\x10\x00a")  # behind "owner", which was chunk 0
-        for number in range(2, 12):
-            await asyncio.sleep(0.5)
-            await owner.say(bytes((number,)) + b"a")
-        assert owner.gone, "a message that never ends holds the link of an authenticated phone"
-
-    play(seed, plot)
+@staged
+async def bad_pieces(world: World) -> None:
+    owner = await world.phone(says=b"owner")
+    message = world.scene.chance.randbytes(40)
+    await (await world.phone()).say(*Fragmenter(4).split(message))
+    assert world.came[-1] == message, "small pieces of one message were not put together"
+    for chunks in _MALFORMED:
+        phone = await world.phone()
+        await phone.say(*chunks)
+        assert phone.gone, f"the vehicle goes on after {chunks}"
+    assert not owner.gone, "one phone's pieces ended another's link"
+    assert not any(each.pending for each in world.radio.peers), "useless bytes are held"
+    await owner.say(b"\x81\x10\x00a")  # behind "owner", which was chunk 0
+    for number in range(2, 12):
+        await asyncio.sleep(0.5)
+        await owner.say(bytes((number,)) + b"a")
+    assert owner.gone, "a message that never ends holds the link of an authenticated phone"
 
 
 @case(
@@ -252,21 +248,16 @@ def bad_pieces(seed: int) -> None:
         bad("all: no cap", RADIO, "pending for each in self.peers", "pending for each in ()"),
     ],
 )
-def hoarded_bytes(seed: int) -> None:
-    async def plot(world: World) -> None:
-        for size in (1, 1000):
-            phone = await world.phone(says=b"owner")
-            for _ in range(200):
-                await phone.say(*phone.fragmenter.split(bytes(size)))
-            assert phone.gone, f"messages of {size} bytes pile up without end"
-        for _ in range(4):
-            phone = await world.phone(says=b"owner")
-            for _ in range(6):
-                await phone.say(*phone.fragmenter.split(bytes(1000)))
-            pending = sum(each.pending for each in world.radio.peers)
-            assert pending <= LIMITS.pending_total_bytes, "all phones together hold too much"
-
-    play(seed, plot, takes=False)
+@staged
+async def hoarded_bytes(world: World) -> None:
+    world.takes = False
+    for size, count in ((1, 200), (1000, 200), *[(1000, 6)] * 4):
+        phone = await world.phone(says=b"owner")
+        for _ in range(count):
+            await phone.say(*phone.fragmenter.split(bytes(size)))
+        assert phone.gone or count < 200, f"messages of {size} bytes pile up without end"
+        pending = sum(each.pending for each in world.radio.peers)
+        assert pending <= LIMITS.pending_total_bytes, "all phones together hold too much"
 
 
 async def _seen(world: World, radio: VehicleRadio) -> bytes:
@@ -274,9 +265,7 @@ async def _seen(world: World, radio: VehicleRadio) -> bytes:
     device = world.device()
     heard: dict[str, bytes] = {}
     await device.power_on()
-    device.on(
-        "advertisement", lambda ad: heard.setdefault(str(ad.address)[:17], bytes(ad.data_bytes))
-    )
+    device.on("advertisement", lambda ad: heard.setdefault(str(ad.address)[:17], ad.data_bytes))
     await device.start_scanning(active=False)
     await asyncio.sleep(1.0)
     await device.stop_scanning()
@@ -295,28 +284,25 @@ async def _seen(world: World, radio: VehicleRadio) -> bytes:
         bad("a mark", RADIO, 'b"".join(profile.versions)', "resolving_key.reveal()[:2]"),
     ],
 )
-def tracked_vehicle(seed: int) -> None:
-    async def plot(world: World) -> None:
-        key = Secret(world.scene.entropy.random(16))
-        async with world.vehicle(key) as other:
-            seen: list[tuple[VehicleRadio, bytes]] = []
-            for _ in range(3):
-                for radio in (world.radio, other):
-                    seen.append((radio, await _seen(world, radio)))
-                    await radio.rotate()
-            told = [await _told(world, radio) for radio in (world.radio, other)]
-        for (_, one), (_, two) in combinations(seen, 2):
-            assert one[6:28] == two[6:28], "what all vehicles say differs"
-            pieces = [{t[at : at + 4] for at in (0, 1, 2, *range(28, 34))} for t in (one, two)]
-            assert not pieces[0] & pieces[1], "two periods can be linked"
-        for radio, heard in seen:
-            advert = ble_advert.VehicleAdvert.parse(heard[6:])
-            resolved = [advert.resolves(each.reveal()) for each in (world.key, key)]
-            own = [radio is world.radio, radio is other]
-            assert resolved == own, "a tag is resolved by another key than its own"
-        assert told[0] == told[1], "what a stranger reads tells vehicles apart"
-
-    play(seed, plot)
+@staged
+async def tracked_vehicle(world: World) -> None:
+    key = Secret(world.scene.entropy.random(16))
+    async with world.vehicle(key) as other:
+        seen: list[tuple[VehicleRadio, bytes]] = []
+        for _ in range(3):
+            for radio in (world.radio, other):
+                seen.append((radio, await _seen(world, radio)))
+                await radio.rotate()
+        told = [await _told(world, radio) for radio in (world.radio, other)]
+    for (_, one), (_, two) in combinations(seen, 2):
+        assert one[6:28] == two[6:28], "what all vehicles say differs"
+        pieces = [{t[at : at + 4] for at in (0, 1, 2, *range(28, 34))} for t in (one, two)]
+        assert not pieces[0] & pieces[1], "two periods can be linked"
+    for radio, heard in seen:
+        advert = ble_advert.VehicleAdvert.parse(heard[6:])
+        resolved = [advert.resolves(each.reveal()) for each in (world.key, key)]
+        assert resolved == [radio is world.radio, radio is other], "a foreign key resolves a tag"
+    assert told[0] == told[1], "what a stranger reads tells vehicles apart"
 
 
 async def _told(world: World, radio: VehicleRadio) -> list[tuple[str, bytes]]:
@@ -385,29 +371,25 @@ _DERIVE = "reader, device = ble_keys(keys.ble, *self._versions)"
     ],
 )
 def secrets_over_ble(seed: int) -> None:
-    root, handler = logging.getLogger(), _Everything()
-    level = root.level
+    root, handler, level = logging.getLogger(), _Everything(), logging.getLogger().level
     root.addHandler(handler)
     root.setLevel(1)
     try:
-        with Cabin(seed) as cabin:
-            phones = [OwnerPhone(cabin, code) for code in (cabin.wrong(0), cabin.code)]
+        with pairing.Cabin(seed) as cabin:
+            phones = [pairing.Peer(cabin, code) for code in (cabin.wrong(0), cabin.code)]
             any(map(cabin.meet, phones))
             shown: list[object] = [*cabin.vehicle.store.events(), vars(cabin.desk)]
             shown += [vars(phone.device) for phone in phones]
-            secrets = {"resolving key": cabin.desk.resolving_key.reveal()}
-            code = cabin.code.reveal()
+            secrets, code = {"key": cabin.desk.resolving_key.reveal()}, cabin.code.reveal()
             if not cabin.enrolled:
                 raise RuntimeError("no phone was paired")
         for remote in (False, True):
-            met = honest(scene := Scene(seed), remote=remote)
+            met = honest(Scene(seed), remote=remote)
             met.ask(RkeAction.LOCK)
             met.inject(b"\3\xff\0\1\0")
             shown += [*met.events, vars(met.vehicle), vars(met.phone), met.vehicle.error]
-            [done] = [e for e in met.events if isinstance(e, Established) and e.transaction]
-            keys = done.transaction.keys
-            pair = ble_keys(keys.ble, V1_0, V1_0)
-            found = (*pair, keys.ble, keys.ursk, keys.exchange_device, scene.owner_key.scalar())
+            keys = next(e.transaction.keys for e in met.events if isinstance(e, Authenticated))
+            found = (*ble_keys(keys.ble, V1_0, V1_0), keys.ble, keys.ursk, keys.exchange_device)
             secrets |= {f"{remote} {at}": each.reveal() for at, each in enumerate(found)}
     finally:
         root.removeHandler(handler)

@@ -107,7 +107,6 @@ class Between:
                 self.vehicle.answer(event, 0.0)
 
     def inject(self, sdu: bytes) -> None:
-        """Give the vehicle what the attacker sends."""
         self.hear(self.vehicle.receive(sdu, 0.0))
 
     def ask(self, action: RkeAction) -> bytes:
