@@ -66,14 +66,16 @@ class PeerLink:
 
     caps: frozenset[Cap] = frozenset({Cap.BLE})
 
-    def __init__(self, radio: RadioPort, connection: Connection) -> None:
+    def __init__(
+        self, radio: RadioPort, connection: Connection, *, since: float | None = None
+    ) -> None:
         self.peer = connection.peer_address.to_string(with_type_qualifier=False)
         self.bearer: Literal["coc", "gatt"] | None = None
         self.choice: DeviceChoice | None = None
         self.authenticated = False
         self.mtu = radio.limits.message_bytes
         self.connection = connection
-        self.since = asyncio.get_running_loop().time()
+        self.since = asyncio.get_running_loop().time() if since is None else since
         self._radio = radio
         self._limits = radio.limits
         self._heard = False

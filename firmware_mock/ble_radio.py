@@ -358,7 +358,9 @@ class VehicleRadio:
         left = link.fault is not None and link.fault.reason is LinkReason.LOST
         if left and self._peers.get(connection) is link and not self._closed:
             # Systems keep a connection for seconds and use it for the next program.
-            self._peers[connection] = fresh = PeerLink(self, connection)
+            # Whoever has not authenticated gains no time by leaving a bearer and coming back.
+            since = None if link.authenticated else link.since
+            self._peers[connection] = fresh = PeerLink(self, connection, since=since)
             fresh.choice = link.choice
         elif self._peers.pop(connection, None) and not self._lost.is_set():
             self._spawn(_hang_up(connection, link.released))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from dkey.control.owner_window import (
@@ -76,8 +76,8 @@ class CodeShown:
         qr: Content of the QR.
     """
 
-    code: str
-    qr: str
+    code: str = field(repr=False)
+    qr: str = field(repr=False)
 
 
 class OwnerDesk:

@@ -1,24 +1,21 @@
 """The vehicle's durable memory: identity, credentials, card places and the event log.
 
-One SQLite file, WAL with synchronous=FULL: what a transaction committed survives a power cut, and
-what it did not commit never happened (reference figures: specs/storage.md). Every row carries a
-digest, so a damaged file refuses to open instead of opening with other content; the digest guards
-against accident, not against someone who can write the file. A store restored whole from a backup
-is not noticed here: that takes a counter outside the file.
+One durable file (:mod:`dkey.lifecycle.durable`, specs/storage.md): what a transaction committed
+survives a power cut, and a damaged file refuses to open. A store restored whole from a backup is
+not noticed here: that takes a counter outside the file.
 """
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import tempfile
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dkey.control.card_rules import EnrolledCard
 from dkey.control.touch import Position
-from dkey.errors import LocalFault, RefusalCode, StoreError
+from dkey.errors import RefusalCode
+from dkey.lifecycle.durable import DurableFile
 from dkey.lifecycle.policy import MAX_FAST_CANDIDATES
 from firmware_mock.records import (
     Credential,
@@ -30,25 +27,7 @@ from firmware_mock.records import (
     VehicleIdentity,
     check_identity,
 )
-from firmware_mock.store_file import (
-    RESTORE,
-    check_content,
-    check_file,
-    check_schema,
-    check_version,
-    connect,
-    make_durable,
-    migrate,
-    roll_back,
-    sync,
-)
-from firmware_mock.store_schema import (
-    CREDENTIAL_COLUMNS,
-    MIGRATIONS,
-    Value,
-    build,
-    credential_of,
-)
+from firmware_mock.store_schema import CREDENTIAL_COLUMNS, LAYOUT, MIGRATIONS, credential_of
 from firmware_mock.store_transaction import Transaction, find_credential
 
 if TYPE_CHECKING:
@@ -77,8 +56,8 @@ class CredentialStore:
     5 s for another. Reads inside a transaction see its writes.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._db: sqlite3.Connection | None = connection
+    def __init__(self, file: DurableFile) -> None:
+        self._file = file
 
     @classmethod
     def create(cls, path: Path | str, identity: VehicleIdentity) -> CredentialStore:
@@ -92,35 +71,13 @@ class CredentialStore:
         """
         check_identity(identity)
         target = Path(path)
-        if target.with_name(f"{target.name}-wal").exists():
-            # SQLite would replay the log of a lost store into the new one.
-            raise StoreError(
-                f"the log of another store lies at {target}-wal",
-                hint="move it away, or choose another path",
-            )
-        draft: Path | None = None
-        try:
-            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-            draft = Path(name)
-            os.close(handle)
-            with closing(connect(draft)) as db:
-                build(db, identity)
-            sync(draft)
-            os.link(draft, target)  # unlike a rename, this never takes the place of a store
-            sync(target.parent)
-        except FileExistsError as exc:
-            raise StoreError(
-                f"{target} exists already",
-                hint="open it, or choose another path",
-            ) from exc
-        except (OSError, sqlite3.Error) as exc:
-            raise StoreError(
-                f"cannot create a store at {target}: {exc}",
-                hint="choose a writable directory on a local disk",
-            ) from exc
-        finally:
-            if draft is not None:
-                draft.unlink(missing_ok=True)
+
+        def fill(file: DurableFile) -> None:
+            file.put("vehicle", 1, identity.group_id)
+            for reader in identity.readers:
+                file.put("reader", reader.position.value, reader.sub_id, reader.public_key)
+
+        DurableFile.create(target, LAYOUT, fill)
         return cls.open(target)
 
     @classmethod
@@ -137,35 +94,11 @@ class CredentialStore:
             StoreError: Missing, damaged, foreign, readable by others, of a newer program, or on a
                 disk that cannot keep what was committed. The content is unchanged.
         """
-        target = Path(path)
-        check_file(target)
-        db: sqlite3.Connection | None = None
-        try:
-            db = connect(target)
-            version = check_version(db, target, len(migrations))
-            check_schema(db, target, migrations[:version])
-            check_content(db, target)
-            if version < len(migrations):
-                migrate(db, target, migrations)
-            make_durable(db, target)
-        except BaseException as exc:
-            if db is not None:
-                db.close()
-            # Damage in a name shows as undecodable text, before SQLite could say what is wrong.
-            if not isinstance(exc, (sqlite3.Error, UnicodeError)):
-                raise
-            if "locked" in str(exc):
-                raise StoreError(
-                    f"{target} is held by another program", hint="close it and try again"
-                ) from exc
-            raise StoreError(f"{target} is damaged: {exc}", hint=RESTORE) from exc
-        return cls(db)
+        return cls(DurableFile.open(Path(path), replace(LAYOUT, migrations=migrations)))
 
     def close(self) -> None:
         """Release the file. May be called twice; an open transaction is rolled back."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -181,14 +114,15 @@ class CredentialStore:
     @property
     def settings(self) -> dict[str, str | int]:
         """What SQLite reports of the settings that durability rests on."""
-        names = ("journal_mode", "synchronous", "foreign_keys", "user_version")
-        return {name: self._rows(f"PRAGMA {name}")[0][0] for name in names}
+        return self._file.settings
 
     def identity(self) -> VehicleIdentity:
         """Return who this vehicle is."""
-        readers = self._rows("SELECT position, sub_id, public_key FROM reader ORDER BY position")
+        readers = self._file.rows(
+            "SELECT position, sub_id, public_key FROM reader ORDER BY position"
+        )
         return VehicleIdentity(
-            group_id=self._rows("SELECT group_id FROM vehicle")[0][0],
+            group_id=self._file.rows("SELECT group_id FROM vehicle")[0][0],
             readers=tuple(
                 ReaderIdentity(position=Position(position), sub_id=sub_id, public_key=public_key)
                 for position, sub_id, public_key in readers
@@ -197,15 +131,15 @@ class CredentialStore:
 
     def credential(self, credential_id: str) -> Credential | None:
         """Return the credential with this id, whatever its state."""
-        return find_credential(self._rows, "c.id = ?", credential_id)
+        return find_credential(self._file, "c.id = ?", credential_id)
 
     def credential_by_x(self, x: bytes) -> Credential | None:
         """Return the credential whose public key has this x-coordinate, 32 bytes."""
-        return find_credential(self._rows, "c.x = ?", x)
+        return find_credential(self._file, "c.x = ?", x)
 
     def credentials(self) -> tuple[Credential, ...]:
         """Return all credentials that were ever enrolled, oldest first."""
-        rows = self._rows(f"SELECT {CREDENTIAL_COLUMNS} FROM credential c ORDER BY c.rowid")  # noqa: S608 - constant names
+        rows = self._file.rows(f"SELECT {CREDENTIAL_COLUMNS} FROM credential c ORDER BY c.rowid")  # noqa: S608 - constant names
         return tuple(credential_of(row) for row in rows)
 
     def cards(self) -> tuple[EnrolledCard, ...]:
@@ -220,7 +154,7 @@ class CredentialStore:
         self, sub_id: bytes, *, limit: int = MAX_FAST_CANDIDATES
     ) -> tuple[FastCandidate, ...]:
         """Return the credentials with a persistent key for this reader, last used first."""
-        rows = self._rows(
+        rows = self._file.rows(
             f"SELECT k.sealed, {CREDENTIAL_COLUMNS} FROM kpersistent k"  # noqa: S608 - constant names
             " JOIN credential c ON c.id = k.credential_id"
             " WHERE k.sub_id = ? ORDER BY k.used_seq DESC LIMIT ?",
@@ -233,12 +167,12 @@ class CredentialStore:
 
     def ownership(self) -> Ownership:
         """Return the owner epoch and the sealed resolving key."""
-        epoch, resolving_key = self._rows("SELECT epoch, resolving_key FROM ownership")[0]
+        epoch, resolving_key = self._file.rows("SELECT epoch, resolving_key FROM ownership")[0]
         return Ownership(epoch=epoch, resolving_key=resolving_key)
 
     def pairing_codes(self) -> tuple[PairingCode, ...]:
         """Return the codes that are live, or were issued in the last hour, oldest first."""
-        rows = self._rows(
+        rows = self._file.rows(
             "SELECT number, issued_s, salt, sealed, tries, credential_id FROM pairing_code"
             " ORDER BY number"
         )
@@ -256,7 +190,7 @@ class CredentialStore:
 
     def events(self, *, after_seq: int = 0) -> tuple[Event, ...]:
         """Return the events with a higher number, oldest first."""
-        rows = self._rows(
+        rows = self._file.rows(
             "SELECT seq, t_s, kind, position, credential_id, code, text FROM event"
             " WHERE seq > ? ORDER BY seq",
             after_seq,
@@ -284,34 +218,9 @@ class CredentialStore:
             StoreError: Another program held the file for 5 s, or the disk refused the writes.
             LocalFault: A transaction is open already.
         """
-        db = self._open_db()
-        if db.in_transaction:
-            raise LocalFault("a transaction is open already", hint="write within that one")
-        try:
-            db.execute("BEGIN IMMEDIATE")
-            writes = Transaction(db, self._rows)
+        with self._file.transaction():
+            writes = Transaction(self._file)
             try:
                 yield writes
             finally:
                 writes.end()
-            db.execute("COMMIT")
-        except sqlite3.Error as exc:
-            roll_back(db)
-            raise StoreError(
-                f"the store could not be written: {exc}",
-                hint="free the disk, or end the other program that uses this store",
-            ) from exc
-        except BaseException:
-            roll_back(db)
-            raise
-
-    def _open_db(self) -> sqlite3.Connection:
-        if self._db is None:
-            raise LocalFault("the store is closed", hint="open it again")
-        return self._db
-
-    def _rows(self, sql: str, *values: Value) -> list[tuple[Any, ...]]:
-        try:
-            return self._open_db().execute(sql, values).fetchall()
-        except sqlite3.Error as exc:
-            raise StoreError(f"the store could not be read: {exc}", hint=RESTORE) from exc

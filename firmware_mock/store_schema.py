@@ -5,29 +5,27 @@ Every row carries a digest over its other columns, so a damaged file is noticed 
 
 from __future__ import annotations
 
-import struct
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
+from dkey.lifecycle import durable
 from dkey.lifecycle.roles import CardProvenance, CredentialState, Permission, Role
-from firmware_mock.records import Credential, VehicleIdentity
+from firmware_mock.records import Credential
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
+    from dkey.lifecycle.durable import Value
+
 __all__ = [
     "APPLICATION_ID",
     "COLUMNS",
     "CREDENTIAL_COLUMNS",
+    "LAYOUT",
     "MIGRATIONS",
-    "Value",
-    "build",
     "credential_of",
     "credential_row",
-    "digest",
     "insert",
-    "know_digest",
 ]
 
 APPLICATION_ID: Final = 0x646B_6579
@@ -115,11 +113,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
 """Statements that lead from schema version ``index`` to ``index + 1``. A released entry is final.
 
 The number of card slots and of tries are MAX_CARDS and CODE_MAX_TRIES at the time of the migration;
-a change of the policy needs a new entry. ``row_digest`` is :func:`digest`, as connections know it.
+a change of the policy needs a new entry.
 """
-
-Value = str | bytes | int | float | None
-"""What a column holds."""
 
 COLUMNS: Final = {
     "vehicle": ("one", "group_id"),
@@ -137,6 +132,26 @@ COLUMNS: Final = {
 }
 """Columns under the digest of a row, in digest order, which never changes."""
 
+LAYOUT: Final = durable.Layout(
+    what="a vehicle's store",
+    application_id=APPLICATION_ID,
+    migrations=MIGRATIONS,
+    columns=COLUMNS,
+    gaps=(
+        (
+            "SELECT ((SELECT count(*) FROM vehicle) <> 1)"
+            " + (SELECT coalesce(max(seq), 0) <> count(*) FROM event)"
+            " + (SELECT count(*) FROM credential c"
+            "  LEFT JOIN card_slot s ON s.credential_id = c.id"
+            "  WHERE (c.role = 'CARD' AND c.state IN ('ACTIVE', 'SUSPENDED'))"
+            "  <> (s.slot NOT NULL))"
+        ),
+        "SELECT (SELECT count(*) FROM ownership) <> 1",
+    ),
+    restore="keep the file for analysis, restore a backup, or pair all keys again in a new store",
+)
+"""What the vehicle's store keeps."""
+
 CREDENTIAL_COLUMNS: Final = ", ".join(
     (
         *(f"c.{name}" for name in COLUMNS["credential"]),
@@ -144,32 +159,6 @@ CREDENTIAL_COLUMNS: Final = ", ".join(
     )
 )
 """The columns of a credential, for :func:`credential_of`; its table is ``c`` in the query."""
-
-
-def digest(table: str, values: Sequence[Value]) -> bytes:
-    """Return the digest of a row: BLAKE2b-128 over type, length and bytes of each value."""
-    state = blake2b(digest_size=16, person=table.encode())
-    for value in values:
-        match value:
-            case None:
-                kind, data = b"n", b""
-            case bytes():
-                kind, data = b"b", value
-            case str():
-                kind, data = b"t", value.encode()
-            case int():
-                kind, data = b"i", struct.pack(">q", value)
-            case float():
-                kind, data = b"f", struct.pack(">d", value)
-        state.update(kind + struct.pack(">I", len(data)) + data)
-    return state.digest()
-
-
-def know_digest(db: sqlite3.Connection) -> None:
-    """Let a connection run the migrations: give it ``row_digest (table, values...)``."""
-    db.create_function(
-        "row_digest", -1, lambda table, *values: digest(table, values), deterministic=True
-    )
 
 
 def credential_row(credential: Credential) -> tuple[Value, ...]:
@@ -207,27 +196,6 @@ def credential_of(row: Sequence[Any]) -> Credential:
     )
 
 
-def insert(
-    db: sqlite3.Connection, table: str, row: Sequence[Value], *, or_replace: bool = False
-) -> None:
-    """Write one row, with its digest; ``row`` is in the order of :data:`COLUMNS`."""
-    columns = (*COLUMNS[table], "digest")
-    db.execute(
-        f"INSERT {'OR REPLACE ' if or_replace else ''}INTO {table} ({', '.join(columns)})"  # noqa: S608 - constant names
-        f" VALUES ({', '.join('?' * len(columns))})",
-        (*row, digest(table, row)),
-    )
-
-
-def build(db: sqlite3.Connection, identity: VehicleIdentity) -> None:
-    """Make all tables in an empty database, with this identity, as one commit."""
-    db.execute("BEGIN IMMEDIATE")
-    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    for statements in MIGRATIONS:
-        for statement in statements:
-            db.execute(statement)
-    db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-    insert(db, "vehicle", (1, identity.group_id))
-    for reader in identity.readers:
-        insert(db, "reader", (reader.position.value, reader.sub_id, reader.public_key))
-    db.execute("COMMIT")
+def insert(db: sqlite3.Connection, table: str, row: Sequence[Value]) -> None:
+    """Write one row, with its digest, into a file of any version that is made by hand."""
+    durable.insert(db, LAYOUT, table, row, replace=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from dkey.crypto.p256 import PublicKey
 from dkey.errors import LocalFault, PolicyRefusal, RefusalCode, WireError
@@ -13,49 +13,38 @@ from dkey.lifecycle.roles import CredentialState, Role
 from firmware_mock.store_schema import (
     COLUMNS,
     CREDENTIAL_COLUMNS,
-    Value,
     credential_of,
     credential_row,
-    digest,
-    insert,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dkey.control.touch import Position
+    from dkey.lifecycle.durable import DurableFile, Value
     from firmware_mock.records import Credential
 
-__all__ = ["Rows", "Transaction", "find_credential"]
+__all__ = ["Transaction", "find_credential"]
 
 _SLOTS: Final = frozenset({1, 2})
 _HOUR_S: Final = 3600.0
 
 
-class Rows(Protocol):
-    """A query and its values in, all its rows out."""
-
-    def __call__(self, sql: str, *values: Value) -> list[tuple[Any, ...]]:
-        """Return the rows; StoreError when they cannot be read."""
-        ...
-
-
-def find_credential(rows: Rows, where: str, value: Value) -> Credential | None:
+def find_credential(file: DurableFile, where: str, value: Value) -> Credential | None:
     """Return the credential that meets a condition on ``c``, or None."""
-    found = rows(f"SELECT {CREDENTIAL_COLUMNS} FROM credential c WHERE {where}", value)  # noqa: S608 - constant names
+    found = file.rows(f"SELECT {CREDENTIAL_COLUMNS} FROM credential c WHERE {where}", value)  # noqa: S608 - constant names
     return credential_of(found[0]) if found else None
 
 
 class Transaction:
     """The writes of one commit; made by :meth:`CredentialStore.transaction`.
 
-    Each method does all it says or raises and writes nothing. Reads go through ``rows``, which sees
-    what was written to ``db``.
+    Each method does all it says or raises and writes nothing. Reads see what was written.
     """
 
-    def __init__(self, db: sqlite3.Connection, rows: Rows) -> None:
-        self._db = db
-        self._rows = rows
+    def __init__(self, file: DurableFile) -> None:
+        self._file = file
+        self._rows = file.rows
         self._ended = False
 
     def add(self, credential: Credential, *, replaces: str | None = None) -> None:
@@ -140,7 +129,7 @@ class Transaction:
         self._insert(
             "kpersistent", (sub_id, credential_id, bytes(sealed), rows[0][0]), or_replace=True
         )
-        self._execute("DELETE FROM first_use WHERE credential_id = ?", credential_id)
+        self._delete("first_use", "credential_id = ?", credential_id)
 
     def mark_used(self, credential_id: str, sub_id: bytes) -> None:
         """Make this credential's persistent key the first to be tried at this reader.
@@ -159,7 +148,7 @@ class Transaction:
 
     def forget_kpersistent(self, credential_id: str) -> None:
         """Erase the persistent keys of a credential; its next transaction is a standard one."""
-        self._execute("DELETE FROM kpersistent WHERE credential_id = ?", credential_id)
+        self._delete("kpersistent", "credential_id = ?", credential_id)
 
     def log(
         self,
@@ -190,8 +179,9 @@ class Transaction:
         """
         for row in self._codes("state <> 'CLOSED'"):
             self.close_code(row[0])
-        self._execute(
-            "DELETE FROM pairing_code WHERE state = 'CLOSED' AND issued_s <= ?"
+        self._delete(
+            "pairing_code",
+            "state = 'CLOSED' AND issued_s <= ?"
             " AND number < (SELECT max(number) FROM pairing_code)",
             float(issued_s) - _HOUR_S,
         )
@@ -250,7 +240,7 @@ class Transaction:
         """
         epoch = int(self._rows("SELECT epoch + 1 FROM ownership")[0][0])
         for table in ("pairing_code", "first_use", "kpersistent", "card_slot", "credential"):
-            self._execute(f"DELETE FROM {table}")  # noqa: S608 - constant names
+            self._delete(table, "TRUE")
         self._insert("ownership", (1, epoch, bytes(resolving_key)), or_replace=True)
         return epoch
 
@@ -318,7 +308,7 @@ class Transaction:
         return free[0]
 
     def _credential(self, credential_id: str) -> Credential | None:
-        return find_credential(self._rows, "c.id = ?", credential_id)
+        return find_credential(self._file, "c.id = ?", credential_id)
 
     def _known(self, credential_id: str) -> Credential:
         credential = self._credential(credential_id)
@@ -331,28 +321,19 @@ class Transaction:
     def _retire(self, credential: Credential) -> None:
         self._update(credential)
         for table in ("card_slot", "first_use"):
-            self._execute(
-                f"DELETE FROM {table} WHERE credential_id = ?",  # noqa: S608 - constant names
-                credential.credential_id,
-            )
+            self._delete(table, "credential_id = ?", credential.credential_id)
         self.forget_kpersistent(credential.credential_id)
 
     def _update(self, credential: Credential) -> None:
-        row = credential_row(credential)
-        self._execute(
-            "UPDATE credential SET state = ?, replaced_by = ?, digest = ? WHERE id = ?",
-            credential.state.value,
-            credential.replaced_by,
-            digest("credential", row),
-            credential.credential_id,
-        )
+        self._writable().update("credential", *credential_row(credential))
 
     def _insert(self, table: str, row: Sequence[Value], *, or_replace: bool = False) -> None:
-        if self._ended:
-            raise LocalFault("the transaction has ended", hint="open another one")
-        insert(self._db, table, row, or_replace=or_replace)
+        self._writable().put(table, *row, replace=or_replace)
 
-    def _execute(self, sql: str, *values: Value) -> None:
+    def _delete(self, table: str, condition: str, *values: Value) -> None:
+        self._writable().delete(table, condition, *values)
+
+    def _writable(self) -> DurableFile:
         if self._ended:
             raise LocalFault("the transaction has ended", hint="open another one")
-        self._db.execute(sql, values)
+        return self._file

@@ -161,6 +161,9 @@ class DeviceBleSession(BleSession):
 
     def _completed(self, message: ApCompleted) -> Iterable[BleEvent]:
         transaction, ursk = self._applet.complete(ReaderStatus.SECURE | message.state)
+        if self._remote_only and transaction.fast:
+            # Which of the two Initiate APs was sent stands in the clear: it may have been changed.
+            raise SequenceError("a fast transaction without ranging", clause="specs/ble.md §4")
         self._establish()
         if ursk is None and not self._remote_only:
             self._send(GeneralError(reason=ErrorReason.URSK_UNAVAILABLE))

@@ -132,7 +132,11 @@ LAYOUT: Final = Layout(
         "event": ("seq", "t_s", "kind", "group_id", "code", "text"),
     },
     # Old events leave from the front, so what is left has no gap.
-    gaps="SELECT ((SELECT count(*) FROM agent) <> 1)"
-    " + (SELECT coalesce(max(seq) - min(seq) + 1, 0) <> count(*) FROM event)",
+    gaps=(
+        (
+            "SELECT ((SELECT count(*) FROM agent) <> 1)"
+            " + (SELECT coalesce(max(seq) - min(seq) + 1, 0) <> count(*) FROM event)"
+        ),
+    ),
     restore="restore the whole folder from a backup, or move it away and pair again",
 )

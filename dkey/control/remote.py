@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from dkey.control.rules import Grant, Rule, Signals, state_rules
+from dkey.control.rules import Decision, Grant, Rule, Signals, state_rules
 from dkey.errors import RefusalCode
 from dkey.lifecycle.policy import HORN_AUTO_OFF_S, REMOTE_REPEAT_S, SMARTKEY_LOCK_COOLDOWN_S
 from dkey.lifecycle.roles import Permission, Role
@@ -270,31 +270,8 @@ HORN_OFF passes for every enrolled phone, whatever its state and the vehicle's: 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteVerdict:
-    """Either an action or the one reason against it.
-
-    Attributes:
-        action: What to do; None when refused.
-        code: Why not; None when granted.
-        credential_id: The acting key, for the event log (S141); None when there is none.
-        remaining_s: Seconds until the same request may pass, where time is the reason.
-        text: The rule that refused, in words.
-    """
-
-    action: RemoteAction | None
-    code: RefusalCode | None
-    credential_id: str | None
-    remaining_s: float | None = None
-    text: str = ""
-
-    def __post_init__(self) -> None:
-        if (self.action is None) == (self.code is None):
-            raise ValueError("a verdict has either an action or a code")
-
-    @property
-    def granted(self) -> bool:
-        """True when there is something to do."""
-        return self.action is not None
+class RemoteVerdict(Decision[RemoteAction]):
+    """The decision on a remote command."""
 
 
 def decide_remote(

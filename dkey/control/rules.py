@@ -16,8 +16,9 @@ from dkey.lifecycle.roles import CredentialState, Permission, Role
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Action", "Grant", "Rule", "Signals", "Verdict", "state_rules"]
+__all__ = ["Action", "Decision", "Grant", "Rule", "Signals", "Verdict", "state_rules"]
 
+ActionT = TypeVar("ActionT", bound=StrEnum)
 CaseT = TypeVar("CaseT")
 
 
@@ -75,7 +76,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Decision(Generic[ActionT]):
     """Either an action or the one reason against it.
 
     Attributes:
@@ -86,7 +87,7 @@ class Verdict:
         text: The rule that refused, in words.
     """
 
-    action: Action | None
+    action: ActionT | None
     code: RefusalCode | None
     credential_id: str | None
     remaining_s: float | None = None
@@ -100,6 +101,11 @@ class Verdict:
     def granted(self) -> bool:
         """True when there is something to do."""
         return self.action is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict(Decision[Action]):
+    """The decision on a touch or a card."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

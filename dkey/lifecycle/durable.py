@@ -24,7 +24,7 @@ from dkey.errors import LocalFault, StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["DurableFile", "Layout", "Value", "digest"]
+__all__ = ["DurableFile", "Layout", "Value", "digest", "insert"]
 
 BUSY_TIMEOUT_S: Final = 5.0
 """How long a write waits for another process's transaction."""
@@ -40,17 +40,19 @@ class Layout:
     Attributes:
         what: Its name in errors, such as ``an agent's store``.
         application_id: Marks the file as of this kind, in SQLite's header.
-        migrations: Statements that lead from schema version ``index`` to ``index + 1``.
-        columns: Table to its columns under the row's digest, in digest order.
-        gaps: A query of one number, 0 unless rows are missing.
+        migrations: Statements that lead from schema version ``index`` to ``index + 1``. They may
+            call ``row_digest (table, values...)``, which is :func:`digest`.
+        columns: Table to its columns under the row's digest, in digest order, the key first.
+        gaps: For schema version ``index + 1`` and later, a query of one number, 0 unless rows are
+            missing.
         restore: What to do with a damaged file.
     """
 
     what: str
     application_id: int
-    migrations: tuple[tuple[str, ...], ...]
+    migrations: Sequence[Sequence[str]]
     columns: Mapping[str, tuple[str, ...]]
-    gaps: str
+    gaps: tuple[str, ...]
     restore: str
 
 
@@ -71,6 +73,18 @@ def digest(table: str, values: Sequence[Value]) -> bytes:
                 kind, data = b"f", struct.pack(">d", value)
         state.update(kind + struct.pack(">I", len(data)) + data)
     return state.digest()
+
+
+def insert(
+    db: sqlite3.Connection, layout: Layout, table: str, row: Sequence[Value], *, replace: bool
+) -> None:
+    """Write one row with its digest; ``row`` is in the order of the layout's columns."""
+    columns = (*layout.columns[table], "digest")
+    db.execute(
+        f"INSERT {'OR REPLACE ' if replace else ''}INTO {table} ({', '.join(columns)})"  # noqa: S608 - names of the layout
+        f" VALUES ({', '.join('?' * len(columns))})",
+        (*row, digest(table, row)),
+    )
 
 
 class DurableFile:
@@ -210,23 +224,26 @@ class DurableFile:
 
     def put(self, table: str, *row: Value, replace: bool = False) -> None:
         """Write one row with its digest; ``row`` is in the order of the layout's columns."""
-        columns = (*self._layout.columns[table], "digest")
-        self._write(
-            f"INSERT {'OR REPLACE ' if replace else ''}INTO {table} ({', '.join(columns)})"  # noqa: S608 - names of the layout
-            f" VALUES ({', '.join('?' * len(columns))})",
-            *row,
-            digest(table, row),
+        insert(self._writable(), self._layout, table, row, replace=replace)
+
+    def update(self, table: str, *row: Value) -> None:
+        """Change the row with the first column of ``row``, with its digest; it keeps its place."""
+        key, *columns = self._layout.columns[table]
+        changes = ", ".join(f"{name} = ?" for name in (*columns, "digest"))
+        self._writable().execute(
+            f"UPDATE {table} SET {changes} WHERE {key} = ?",  # noqa: S608 - names of the layout
+            (*row[1:], digest(table, row), row[0]),
         )
 
     def delete(self, table: str, condition: str, *values: Value) -> None:
         """Remove the rows of ``table`` that meet the condition, such as ``id = ?``."""
-        self._write(f"DELETE FROM {table} WHERE {condition}", *values)  # noqa: S608 - names of the layout
+        self._writable().execute(f"DELETE FROM {table} WHERE {condition}", values)  # noqa: S608 - names of the layout
 
-    def _write(self, sql: str, *values: Value) -> None:
+    def _writable(self) -> sqlite3.Connection:
         db = self._open()
         if not db.in_transaction:
             raise LocalFault("nothing is written outside a transaction", hint="open one")
-        db.execute(sql, values)
+        return db
 
     def _open(self) -> sqlite3.Connection:
         if self._db is None:
@@ -236,11 +253,20 @@ class DurableFile:
 
 def _connect(path: Path) -> sqlite3.Connection:
     """Open an existing database; transactions begin and end by statement only."""
-    return sqlite3.connect(
+    db = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",
         uri=True,
         isolation_level=None,
         timeout=BUSY_TIMEOUT_S,
+    )
+    _know_digest(db)
+    return db
+
+
+def _know_digest(db: sqlite3.Connection) -> None:
+    """Let a connection run migrations that write rows."""
+    db.create_function(
+        "row_digest", -1, lambda table, *values: digest(table, values), deterministic=True
     )
 
 
@@ -293,7 +319,8 @@ def _check_version(db: sqlite3.Connection, path: Path, layout: Layout) -> int:
     application_id = db.execute("PRAGMA application_id").fetchone()[0]
     if application_id != layout.application_id:
         raise StoreError(
-            f"{path} is not {layout.what}, or it is damaged", hint="choose another place"
+            f"{path} is not {layout.what} but a database of another program, or it is damaged",
+            hint="choose another place",
         )
     version = int(db.execute("PRAGMA user_version").fetchone()[0])
     if version > len(layout.migrations):
@@ -311,6 +338,7 @@ def _check_schema(db: sqlite3.Connection, path: Path, layout: Layout, version: i
     """Refuse a schema that is not exactly what the migrations of its version make."""
     query = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
+        _know_digest(model)
         for statements in layout.migrations[:version]:
             for statement in statements:
                 model.execute(statement)
@@ -335,7 +363,7 @@ def _check_content(db: sqlite3.Connection, path: Path, layout: Layout, version: 
                 raise StoreError(
                     f"{path} is damaged: a row of {table} changed", hint=layout.restore
                 )
-    if version == len(layout.migrations) and db.execute(layout.gaps).fetchone()[0]:
+    if any(db.execute(query).fetchone()[0] for query in layout.gaps[:version]):
         raise StoreError(f"{path} is damaged: rows are missing", hint=layout.restore)
 
 

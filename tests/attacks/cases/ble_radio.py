@@ -184,7 +184,7 @@ async def hoarded_connections(world: World) -> None:
     29,
     "a phone cannot hold its connection by selecting a bearer and leaving it, again and again",
     source="security 5, case 29",
-    finding="each bearer that is left makes a fresh PeerLink with fresh deadlines, for ever",
+    broken=[bad("fresh deadlines", RADIO, "None if link.authenticated else link.since", "None")],
 )
 @staged
 async def bearer_left_again(world: World) -> None:
@@ -367,7 +367,12 @@ _DERIVE = "reader, device = ble_keys(keys.ble, *self._versions)"
     broken=[
         bad("a log", SESSION, _DERIVE, _DERIVE + "; log.debug('%s', device.reveal().hex())"),
         bad("an event", READER, _URSK, "transaction.keys.ursk.reveal() if released"),
-        bad("a record", "firmware_mock.owner_attempt", "{tries} of", "{self._desk.shown} of"),
+        bad(
+            "a record",
+            "firmware_mock.owner_attempt",
+            "{tries} of",
+            "{self._desk.shown and self._desk.shown.code} of",
+        ),
     ],
 )
 def secrets_over_ble(seed: int) -> None:

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
     Change = Callable[[bool, bytes], list[bytes]]
 
-SESSION, READER, RULES = (f"dkey.access.ble_{name}" for name in ("session", "reader", "rules"))
+SESSION, READER, RULES, DEVICE = (
+    f"dkey.access.ble_{name}" for name in ("session", "reader", "rules", "device")
+)
 SCHEDULE, CHANNEL = "dkey.access.schedule", "dkey.crypto.channel"
 V1_0 = b"\x01\x00"
 
@@ -227,8 +229,7 @@ def stripped_fast_flag(seed: int) -> None:
     4,
     "a phone that connects for remote control is not led into a fast transaction",
     source="security 5, cases 4 and 5",
-    finding="Initiate AP RKE comes in clear and no key depends on it: turned into Initiate AP on"
-    " the way, the vehicle runs a fast transaction and both ends establish",
+    broken=[bad("fast is taken", DEVICE, "if self._remote_only and transaction.fast:", "if 0:")],
 )
 def remote_made_fast(seed: int) -> None:
     rke = bytes((MessageType.NOTIFICATION, NotificationId.INITIATE_AP_RKE))
