@@ -188,7 +188,10 @@ def exchange(command: Command, limits: Limits = SHORT) -> Generator[bytes, bytes
             ends, or ``6Cxx`` twice.
     """
     command = _within(command, limits)
-    answer = yield from _send(command, limits)
+    if len(command.data) <= SHORT_DATA:
+        answer = Response.parse((yield command.to_bytes()))
+    else:
+        answer = yield from _send(command, limits)
     if answer.sw == SW.OK:
         return answer
     if answer.sw >> 8 == 0x6C and not answer.data:
@@ -202,6 +205,8 @@ def exchange(command: Command, limits: Limits = SHORT) -> Generator[bytes, bytes
 
 def _within(command: Command, limits: Limits) -> Command:
     """Return the command in the form that the peer takes: extended only where it may be."""
+    if not command.extended and (command.le is None or command.le <= SHORT_RESPONSE):
+        return command
     fits = limits.extended and len(command.data) + 9 <= limits.command
     most = limits.response if fits else SHORT_RESPONSE
     le = None if command.le is None else min(command.le, most)

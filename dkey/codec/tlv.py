@@ -49,6 +49,30 @@ def _long_length(data: bytes, at: int, *, minimal: bool) -> tuple[int, int]:
     return size, after
 
 
+def _header(data: bytes, at: int, *, minimal: bool) -> tuple[int, int, int]:
+    """Read the object that starts at ``at``; return (tag, offset of the value, end)."""
+    stop = len(data)
+    tag = data[at]
+    at += 1
+    if tag & _MORE_TAG == _MORE_TAG:
+        if at >= stop:
+            raise WireError("the data ends inside a tag", clause=CLAUSE)
+        if data[at] & 0x80:
+            raise WireError("a tag has more than two bytes", clause=CLAUSE)
+        tag = tag << 8 | data[at]
+        at += 1
+    if at >= stop:
+        raise WireError(f"tag {tag:02X} has no length", clause=CLAUSE)
+    size = data[at]
+    if size < _LONG:
+        at += 1
+    else:
+        size, at = _long_length(data, at, minimal=minimal)
+    if at + size > stop:
+        raise WireError(f"tag {tag:02X} claims {size} bytes, {stop - at} are left", clause=CLAUSE)
+    return tag, at, at + size
+
+
 def items(data: bytes, *, minimal: bool = False) -> Iterator[tuple[int, int, int, int]]:
     """Yield ``(tag, start, value_start, end)`` of each data object, in order.
 
@@ -59,33 +83,11 @@ def items(data: bytes, *, minimal: bool = False) -> Iterator[tuple[int, int, int
         WireError: The data ends inside an object, a length is indefinite or over three bytes, or
             a tag has more than two bytes.
     """
-    at, stop = 0, len(data)
-    while at < stop:
+    at = 0
+    while at < len(data):
         start = at
-        tag = data[at]
-        at += 1
-        if tag & _MORE_TAG == _MORE_TAG:
-            if at >= stop:
-                raise WireError("the data ends inside a tag", clause=CLAUSE)
-            second = data[at]
-            if second & 0x80:
-                raise WireError("a tag has more than two bytes", clause=CLAUSE)
-            tag = tag << 8 | second
-            at += 1
-        if at >= stop:
-            raise WireError(f"tag {tag:02X} has no length", clause=CLAUSE)
-        size = data[at]
-        if size < _LONG:
-            at += 1
-        else:
-            size, at = _long_length(data, at, minimal=minimal)
-        end = at + size
-        if end > stop:
-            raise WireError(
-                f"tag {tag:02X} claims {size} bytes, {stop - at} are left", clause=CLAUSE
-            )
-        yield tag, start, at, end
-        at = end
+        tag, value, at = _header(data, at, minimal=minimal)
+        yield tag, start, value, at
 
 
 def single(data: bytes, tag: int, *, minimal: bool = False) -> bytes:
@@ -143,7 +145,9 @@ class Layout:
         found: dict[int, bytes] = {}
         bounds = self._bounds
         last = -1
-        for tag, _, at, end in items(data, minimal=minimal):
+        at, stop = 0, len(data)
+        while at < stop:
+            tag, start, at = _header(data, at, minimal=minimal)
             bound = bounds.get(tag)
             if bound is None:
                 if self._skip:
@@ -153,9 +157,9 @@ class Layout:
             if place <= last:
                 raise self.error(f"tag {tag:02X} is repeated or out of order")
             last = place
-            if not low <= end - at <= high:
-                raise self.error(f"tag {tag:02X} has {end - at} bytes, not {low}..{high}")
-            found[tag] = data[at:end]
+            if not low <= at - start <= high:
+                raise self.error(f"tag {tag:02X} has {at - start} bytes, not {low}..{high}")
+            found[tag] = data[start:at]
         if len(found) == self._fields:
             return found
         for tag in self._required:

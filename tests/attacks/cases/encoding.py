@@ -163,8 +163,8 @@ def _refused_by_phone(scene: Scene, data: bytes) -> bool:
     broken=[
         Broken(
             module="dkey.codec.tlv",
-            old="        if end > stop:",
-            new="        if False:",
+            old="    if at + size > stop:",
+            new="    if False:",
             why="a length is not held against what is there",
         ),
     ],
