@@ -75,7 +75,7 @@ def _nfc(*, probe: bool) -> list[_Finding]:
                 area="nfc",
                 name="no NFC reader found",
                 status="absent",
-                hint="plug one in (a PN532 on USB serial is known to work), or use `dkey demo`",
+                hint="plug one in (a PN532 on USB serial is the usual choice), or use `dkey demo`",
             )
         )
     return found

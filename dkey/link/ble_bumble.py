@@ -118,7 +118,7 @@ async def open_sim(address: str, *, own_address: str | None = None) -> SimDevice
         raise LinkError(
             LinkReason.ABSENT,
             f"no virtual air at {where}",
-            hint="start one: python -m firmware_mock.air --tcp 127.0.0.1:PORT",
+            hint="start the vehicle that brings it: dkey vehicle run --state DIR",
             transient=True,
         ) from exc
     return device
