@@ -1,4 +1,4 @@
-"""Known answers of the access transaction: whole transactions, certificates, small messages."""
+"""Known answers of the Aliro profile: transactions, certificates, BLE, small messages."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from dkey.access.profile import ALIRO
 from dkey.access.schedule import ble_keys
 from dkey.access.select import SelectResponse
 from dkey.codec import tlv
+from dkey.codec.ble import split_sdu
+from dkey.codec.ble_advert import dynamic_tag
+from dkey.codec.ble_contents import decode
 from dkey.conformance.vectors_transaction import (
     check_fast,
     check_published,
@@ -206,13 +209,43 @@ def _log(case: Case, tally: Tally, _by_id: Mapping[str, Case]) -> None:
             tally.accepts(case, name, partial(PublicKey.parse, known))
 
 
+def _dynamic_tag(case: Case, tally: Tally, _by_id: Mapping[str, Case]) -> None:
+    key, address = case.hex("group_resolving_key", 16), case.hex("advertising_address", 6)
+    expiry = int.from_bytes(case.hex("expiry_timestamp", 4), "big")
+    wanted = case.hex("dynamic_tag", 7)
+    tally.same(case, "dynamic_tag", lambda: dynamic_tag(key, address, expiry), wanted)
+
+
+def _message(case: Case, tally: Tally, _by_id: Mapping[str, Case]) -> None:
+    """Take a plain BLE message apart and put it together again."""
+    plain = case.hex("plain")
+
+    def again() -> bytes:
+        (message,) = split_sdu(plain)
+        return decode(message).to_message().to_bytes()
+
+    tally.same(case, "plain", again, plain)
+
+
+def _initiate(case: Case, tally: Tally, _by_id: Mapping[str, Case]) -> None:
+    """Check the A5 object that a real phone sent: it is what ours sends."""
+    sent = case.hex("proprietary_tlv")
+    ours = SelectResponse(
+        aid=ALIRO.access_aid, versions=ALIRO.versions, application_type=ALIRO.application_type
+    )
+    tally.same(case, "proprietary_tlv", ours.encode_a5, sent)
+
+
 KINDS: Final[dict[str, Check]] = {
     "standard": check_standard,
     "fast": check_fast,
     "expedited_standard_transaction": check_published,
     "reader_cert_profile0000": _certificate,
     "reader_cert_x509": _x509,
+    "ble_dynamic_tag": _dynamic_tag,
+    "ble_initiate_access_protocol": _initiate,
     "ble_key_salt": _ble_salt,
+    "ble_message_plain": _message,
     "exchange_response_plain": _exchange_success,
     "select_response": _select,
     "select_capabilities": _select,
