@@ -255,7 +255,7 @@ async def test_a_second_process_in_the_folder_is_refused_and_the_first_goes_on(f
 
 def dkey(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from dkey.cli import main; main()", *map(str, words)],
+        [sys.executable, "-m", "dkey", *map(str, words)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -266,7 +266,7 @@ def dkey(*words: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_process_cleanly(folder, number):
-    words = [sys.executable, "-c", "from dkey.cli import main; main()", "vehicle", "run"]
+    words = [sys.executable, "-m", "dkey", "vehicle", "run"]
     with subprocess.Popen(
         [*words, "--state", str(folder), "--json"],
         stdout=subprocess.PIPE,

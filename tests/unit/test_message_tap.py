@@ -238,7 +238,7 @@ async def test_the_json_is_that_of_a_tap_with_state_and_commands(tmp_path):
 
 # ---- the two commands, as processes -------------------------------------------------------------
 
-DKEY = [sys.executable, "-c", "from dkey.cli import main; main()"]
+DKEY = [sys.executable, "-m", "dkey"]
 
 
 @contextlib.contextmanager
