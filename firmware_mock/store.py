@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dkey.control.card_rules import EnrolledCard
 from dkey.control.touch import Position
 from dkey.errors import RefusalCode
-from dkey.lifecycle.durable import DurableFile
+from dkey.lifecycle.durable import DurableFile, DurableStore
 from dkey.lifecycle.policy import MAX_FAST_CANDIDATES
 from firmware_mock.records import (
     Credential,
@@ -32,8 +32,6 @@ from firmware_mock.store_transaction import Transaction, find_credential
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from types import TracebackType
-    from typing import Self
 
 __all__ = [
     "MIGRATIONS",
@@ -49,15 +47,12 @@ __all__ = [
 ]
 
 
-class CredentialStore:
+class CredentialStore(DurableStore):
     """The open store; made by :meth:`create` or :meth:`open`, used from one thread.
 
     Several processes may have the same file open: writes take turns, and a writer waits at most
     5 s for another. Reads inside a transaction see its writes.
     """
-
-    def __init__(self, file: DurableFile) -> None:
-        self._file = file
 
     @classmethod
     def create(cls, path: Path | str, identity: VehicleIdentity) -> CredentialStore:
@@ -95,26 +90,6 @@ class CredentialStore:
                 disk that cannot keep what was committed. The content is unchanged.
         """
         return cls(DurableFile.open(Path(path), replace(LAYOUT, migrations=migrations)))
-
-    def close(self) -> None:
-        """Release the file. May be called twice; an open transaction is rolled back."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    @property
-    def settings(self) -> dict[str, str | int]:
-        """What SQLite reports of the settings that durability rests on."""
-        return self._file.settings
 
     def identity(self) -> VehicleIdentity:
         """Return who this vehicle is."""

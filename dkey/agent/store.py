@@ -32,7 +32,7 @@ from dkey.crypto.seal import Seal
 from dkey.crypto.secret import Secret
 from dkey.crypto.vault.software import SoftwareVault, create_key_file
 from dkey.errors import LocalFault, StoreError
-from dkey.lifecycle.durable import DurableFile
+from dkey.lifecycle.durable import DurableFile, DurableStore
 from dkey.lifecycle.features import Feature
 from dkey.lifecycle.policy import LOG_RETENTION_MONTHS
 from dkey.pairing.owner import PairedVehicle
@@ -40,8 +40,6 @@ from dkey.pairing.owner import PairedVehicle
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from types import TracebackType
-    from typing import Self
 
     from dkey.crypto.entropy import Entropy
 
@@ -56,7 +54,7 @@ _MAX_EVENTS: Final = 10_000
 _MAX_TEXT: Final = 500
 
 
-class AgentStore:
+class AgentStore(DurableStore):
     """The open store; a :class:`~dkey.access.credential.DeviceStore`. Used from one thread.
 
     Several processes may use one folder, as ``dkey agent run`` and a single command do.
@@ -70,7 +68,7 @@ class AgentStore:
         entropy: Entropy,
         clock: Callable[[], float],
     ) -> None:
-        self._file = file
+        super().__init__(file)
         self._seal = seal
         self._entropy = entropy
         self._clock = clock
@@ -130,26 +128,6 @@ class AgentStore:
             file.close()
             raise
         return store
-
-    def close(self) -> None:
-        """Release the files. May be called twice."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    @property
-    def settings(self) -> dict[str, str | int]:
-        """What SQLite reports of the settings that durability rests on."""
-        return self._file.settings
 
     # --- keys -------------------------------------------------------------------------------
 

@@ -23,8 +23,10 @@ from dkey.errors import LocalFault, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
 
-__all__ = ["DurableFile", "Layout", "Value", "digest", "insert"]
+__all__ = ["DurableFile", "DurableStore", "Layout", "Value", "digest", "insert"]
 
 BUSY_TIMEOUT_S: Final = 5.0
 """How long a write waits for another process's transaction."""
@@ -249,6 +251,33 @@ class DurableFile:
         if self._db is None:
             raise LocalFault("the store is closed", hint="open it again")
         return self._db
+
+
+class DurableStore:
+    """What the stores on a :class:`DurableFile` have in common; ``with`` closes them."""
+
+    def __init__(self, file: DurableFile) -> None:
+        self._file = file
+
+    def close(self) -> None:
+        """Release the file. May be called twice; an open transaction is rolled back."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def settings(self) -> dict[str, str | int]:
+        """What SQLite reports of the settings that durability rests on."""
+        return self._file.settings
 
 
 def _connect(path: Path) -> sqlite3.Connection:
