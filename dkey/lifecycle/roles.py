@@ -16,6 +16,8 @@ class Role(StrEnum):
     """Received use and sharing from a corporate owner: at most one (requirements S40)."""
     ASSOCIATE = "ASSOCIATE"
     """Anyone else, by an accepted share; may not share on (requirements S41, C17)."""
+    PROVIDER = "PROVIDER"
+    """A partner's key for one booking, with the least rights (requirements S107, S114)."""
     CARD = "CARD"
     """An NFC card: auxiliary to the owner's phone, key function only (requirements S34, S35)."""
 

@@ -1,0 +1,1 @@
+"""The authority: accounts, roles and shares of vehicles, in process or over HTTP."""

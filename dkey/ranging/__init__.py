@@ -1,0 +1,1 @@
+"""Secure ranging: URSK ladder, MAC, ranging sessions, position, zones, the trust gate."""
