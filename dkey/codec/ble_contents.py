@@ -40,6 +40,8 @@ __all__ = [
     "ReaderStatusChanged",
     "RkeRequest",
     "Verdict",
+    "attribute",
+    "attributes",
     "decode",
 ]
 
@@ -52,14 +54,14 @@ _NUMBER: Final = 0x80
 _CODE: Final = re.compile(rb"[A-Z][A-Z0-9_]*")
 
 
-def _attribute(number: int, value: bytes = b"") -> bytes:
+def attribute(number: int, value: bytes = b"") -> bytes:
     """Return one attribute: id(1), length(1), value(0..255)."""
     if len(value) > 0xFF:
         raise WireError(f"an attribute has at most 255 bytes, not {len(value)}", clause=CLAUSE)
     return bytes((number, len(value))) + value
 
 
-def _attributes(payload: bytes, known: dict[int, tuple[int, int]], clause: str) -> dict[int, bytes]:
+def attributes(payload: bytes, known: dict[int, tuple[int, int]], clause: str) -> dict[int, bytes]:
     """Return id to value of the known attributes; ``known`` is id to (least, most) bytes.
 
     Raises:
@@ -121,7 +123,7 @@ class Busy:
 
     def to_message(self) -> Message:
         """Return the message ``00 00``."""
-        return _notification(NotificationId.EVENT, _attribute(0))
+        return _notification(NotificationId.EVENT, attribute(0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,9 +140,9 @@ class GeneralError:
 
     def to_message(self) -> Message:
         """Return the message ``01 01 reason [02 length B5…]``."""
-        body = _attribute(1, bytes((self.reason,)))
+        body = attribute(1, bytes((self.reason,)))
         if self.descriptor:
-            body += _attribute(2, self.descriptor)
+            body += attribute(2, self.descriptor)
         return _notification(NotificationId.EVENT, body)
 
 
@@ -152,7 +154,7 @@ class ReaderDescriptor:
 
     def to_message(self) -> Message:
         """Return the message ``02 length B5…``."""
-        return _notification(NotificationId.EVENT, _attribute(2, self.descriptor))
+        return _notification(NotificationId.EVENT, attribute(2, self.descriptor))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +165,7 @@ class Ranging:
 
     def to_message(self) -> Message:
         """Return the message ``kind 00``."""
-        return _notification(NotificationId.RANGING, _attribute(self.kind))
+        return _notification(NotificationId.RANGING, attribute(self.kind))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +182,7 @@ class ReaderStatusChanged:
 
     def to_message(self) -> Message:
         """Return the message ``00 02 source state``."""
-        body = _attribute(0, bytes((self.source, self.state)))
+        body = attribute(0, bytes((self.source, self.state)))
         return _notification(NotificationId.STATUS_CHANGED, body)
 
 
@@ -198,7 +200,7 @@ class ApCompleted:
 
     def to_message(self) -> Message:
         """Return the message ``00 02 report state``."""
-        body = _attribute(0, bytes((self.report << 5, self.state)))
+        body = attribute(0, bytes((self.report << 5, self.state)))
         return _notification(NotificationId.AP_COMPLETED, body)
 
 
@@ -216,9 +218,9 @@ class RkeRequest:
 
     def to_message(self) -> Message:
         """Return the message ``00 01 action [80 01 number]``."""
-        body = _attribute(0, bytes((self.action,)))
+        body = attribute(0, bytes((self.action,)))
         if self.number is not None:
-            body += _attribute(_NUMBER, bytes((self.number,)))
+            body += attribute(_NUMBER, bytes((self.number,)))
         return _notification(NotificationId.RKE_REQUEST, body)
 
 
@@ -239,7 +241,7 @@ class InitiateAp:
     def to_message(self) -> Message:
         """Return the message ``00 length A5… [B7…]``."""
         number = NotificationId.INITIATE_AP_RKE if self.rke else NotificationId.INITIATE_AP
-        return _notification(number, _attribute(0, self.a5 + self.descriptor))
+        return _notification(number, attribute(0, self.a5 + self.descriptor))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,10 +277,10 @@ class Verdict:
 
     def pass_through(self) -> PassThrough:
         """Return the content that carries it."""
-        body = _attribute(0, bytes((self.number,))) + _attribute(1, bytes((self.action,)))
-        body += _attribute(2, (self.code or "").encode())
+        body = attribute(0, bytes((self.number,))) + attribute(1, bytes((self.action,)))
+        body += attribute(2, (self.code or "").encode())
         if self.remaining_ms is not None:
-            body += _attribute(3, self.remaining_ms.to_bytes(4, "big"))
+            body += attribute(3, self.remaining_ms.to_bytes(4, "big"))
         return PassThrough(oui=VENDOR_OUI, data=body)
 
     @classmethod
@@ -289,7 +291,7 @@ class Verdict:
             WireError: An attribute is missing, repeated or has another size or form.
         """
         known = {0: (1, 1), 1: (1, 1), 2: (0, 40), 3: (4, 4)}
-        found = _attributes(data, known, CLAUSE_OURS)
+        found = attributes(data, known, CLAUSE_OURS)
         code = found.get(2, b"?")
         if 0 not in found or 1 not in found or (code and not _CODE.fullmatch(code)):
             raise WireError("a verdict has a number, an action and a code", clause=CLAUSE_OURS)
@@ -352,7 +354,7 @@ def decode(message: Message) -> Content:
 
 def _decode_notification(message: Message) -> Content:  # noqa: PLR0911 - one for each message
     number = NotificationId(message.id)
-    found = _attributes(message.payload, _KNOWN[number], CLAUSE_NOTIFICATION)
+    found = attributes(message.payload, _KNOWN[number], CLAUSE_NOTIFICATION)
     if 0 not in found and number not in (NotificationId.EVENT, NotificationId.RANGING):
         found = {}
     if not found:
