@@ -1,0 +1,441 @@
+"""Ranging setup between vehicle and phone: what is agreed, in which order, by whom.
+
+Aliro 1.0 §11.1.1, §11.7.2: the vehicle offers (M1), the phone selects (M2), the vehicle plans the
+grid (M3), the phone says where it begins (M4). Suspend and resume keep the plan; resume goes on at
+a higher STS index under the same URSK. Whose turn it is, which requests cross and how long a reply
+may take is the business of the BLE session (:mod:`dkey.access.ble_rules`); these machines are fed
+the messages that it lets pass, and return what to send and what to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from dkey.codec.ble_ranging import (
+    RangingOffer,
+    RangingPlan,
+    RangingSelection,
+    RangingStart,
+    ResumeAnswer,
+    ResumeRequest,
+    SuspendAnswer,
+    SuspendRequest,
+)
+from dkey.errors import LocalFault, SequenceError, WireError
+from dkey.ranging.setup_plan import (
+    CHAPS,
+    INDEX_END,
+    INDEX_FIRST_END,
+    RESPONDERS_MAX,
+    SLOTS_PER_ROUND,
+    SessionPlan,
+    channel_of,
+    hopping_of,
+    least_chaps_of,
+    one_of,
+    slots_of,
+)
+
+if TYPE_CHECKING:
+    from dkey.codec.ble_ranging import RangingMessage
+    from dkey.crypto.entropy import Entropy
+    from dkey.ranging.setup_plan import Ability
+
+__all__ = [
+    "Begin",
+    "Do",
+    "GoOn",
+    "PhoneSetup",
+    "Refuse",
+    "Send",
+    "SetupState",
+    "Stop",
+    "VehicleSetup",
+]
+
+CLAUSE: Final = "Aliro 1.0 §11.7.2"
+
+
+class SetupState(Enum):
+    """Where ranging setup stands, at both ends."""
+
+    IDLE = "nothing is agreed"
+    OFFERED = "M1 is out"
+    SELECTED = "M2 is out"
+    PLANNED = "M3 is out"
+    ACTIVE = "ranging"
+    SUSPENDING = "Suspend RQ is out"
+    SUSPENDED = "suspended"
+    RESUMING = "Resume RQ is out"
+    CLOSED = "no URSK any more"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """Send this message."""
+
+    message: RangingMessage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begin:
+    """Start ranging by this plan."""
+
+    plan: SessionPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoOn:
+    """Resume ranging: the same plan with a new first index and time."""
+
+    plan: SessionPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Stop ranging; the plan stays for a resume."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuse:
+    """Tell the peer that there is no URSK: a General Error with reason URSK unavailable."""
+
+
+Do = Send | Begin | GoOn | Stop | Refuse
+
+
+class _Setup:
+    """What both ends have in common.
+
+    Attributes:
+        state: Where setup stands.
+        plan: What is agreed; None before M3.
+    """
+
+    def __init__(self, ability: Ability, session_id: int) -> None:
+        self.state = SetupState.IDLE
+        self.plan: SessionPlan | None = None
+        self._ability = ability
+        self._session_id = session_id
+        self._used = -1
+
+    def used(self, sts_index: int) -> None:
+        """Note the last STS index that was on the air; no later plan begins at or below it."""
+        self._used = max(self._used, sts_index)
+
+    def close(self) -> None:
+        """The URSK is gone: nothing is agreed any more, and nothing will be."""
+        self.state = SetupState.CLOSED
+        self.plan = None
+
+    def stopped(self) -> None:
+        """Ranging stopped on this side, or the peer said so by itself (Suspended)."""
+        if self.state is not SetupState.CLOSED:
+            self.state = SetupState.SUSPENDED if self.plan else SetupState.IDLE
+
+    def _planned(self) -> SessionPlan:
+        if self.plan is None:
+            raise SequenceError("nothing is agreed yet", clause=CLAUSE)
+        return self.plan
+
+    def _require(self, *states: SetupState) -> None:
+        if self.state not in states:
+            raise SequenceError(f"a ranging message while {self.state.value}", clause=CLAUSE)
+
+    def _known(self, session_id: int) -> bool:
+        return session_id == self._session_id and self.state is not SetupState.CLOSED
+
+    def _answer_suspend(self, request: SuspendRequest) -> tuple[Do, ...]:
+        if not self._known(request.session_id):
+            return (Refuse(),)
+        self._require(SetupState.ACTIVE, SetupState.SUSPENDING, SetupState.RESUMING)
+        self.state = SetupState.SUSPENDED
+        return Stop(), Send(message=SuspendAnswer(status=0))
+
+    def _suspend_answered(self, answer: SuspendAnswer) -> tuple[Do, ...]:
+        self._require(SetupState.SUSPENDING)
+        if answer.status:
+            self.state = SetupState.ACTIVE
+            return ()
+        self.state = SetupState.SUSPENDED
+        return (Stop(),)
+
+    def suspend(self) -> tuple[Do, ...]:
+        """Ask the peer to suspend.
+
+        Raises:
+            LocalFault: Nothing ranges.
+        """
+        if self.state is not SetupState.ACTIVE:
+            raise LocalFault(f"nothing to suspend, {self.state.value}")
+        self.state = SetupState.SUSPENDING
+        return (Send(message=SuspendRequest(session_id=self._session_id)),)
+
+    def _fresh(self, index: int) -> int:
+        """Return ``index`` if this URSK may range from it on.
+
+        Raises:
+            WireError: It was used, or is beyond the life of the URSK.
+        """
+        if index <= self._used or index >= INDEX_END:
+            raise WireError("an STS index comes again, or too late", clause="Aliro 1.0 §11.1.1.4")
+        return index
+
+
+class VehicleSetup(_Setup):
+    """The vehicle's end: it offers and plans.
+
+    Args:
+        ability: What the anchors are able to.
+        session_id: Last 4 bytes of the transaction identifier.
+        ran_multiplier: Wanted number of 96 ms in a block.
+    """
+
+    def __init__(self, ability: Ability, session_id: int, *, ran_multiplier: int = 1) -> None:
+        super().__init__(ability, session_id)
+        self._ran = ran_multiplier
+
+    def begin(self) -> tuple[Do, ...]:
+        """Offer, for the first time or anew after a failure or a wish of the phone.
+
+        Raises:
+            LocalFault: The URSK is gone.
+        """
+        if self.state is SetupState.CLOSED:
+            raise LocalFault("the ranging secret is gone", hint="a new one needs a new connection")
+        self.state = SetupState.OFFERED
+        able = self._ability
+        offer = RangingOffer(
+            configs=able.configs,
+            pulse_shapes=able.pulse_shapes,
+            channels=able.channels,
+            session_id=self._session_id,
+        )
+        return (Send(message=offer),)
+
+    def resume(self) -> tuple[Do, ...]:
+        """Ask the phone to go on.
+
+        Raises:
+            LocalFault: Nothing is suspended.
+        """
+        if self.state is not SetupState.SUSPENDED or self.plan is None:
+            raise LocalFault(f"nothing to resume, {self.state.value}")
+        self.state = SetupState.RESUMING
+        return (Send(message=ResumeRequest(session_id=self._session_id)),)
+
+    def received(self, message: RangingMessage) -> tuple[Do, ...]:
+        """Act on one message of the phone.
+
+        Raises:
+            WireError: It does not fit what was offered, or reuses an STS index.
+            SequenceError: It does not come in this state.
+        """
+        match message:
+            case RangingSelection():
+                return self._selected(message)
+            case RangingStart():
+                return self._started(message)
+            case SuspendRequest():
+                return self._answer_suspend(message)
+            case SuspendAnswer():
+                return self._suspend_answered(message)
+            case ResumeAnswer():
+                return self._resumed(message)
+            case _:
+                raise SequenceError(f"{type(message).__name__} came to a vehicle", clause=CLAUSE)
+
+    def _selected(self, said: RangingSelection) -> tuple[Do, ...]:
+        self._require(SetupState.OFFERED)
+        able = self._ability
+        config = one_of(said.configs, able.configs, "configuration")
+        shape = one_of(said.pulse_shapes, able.pulse_shapes, "pulse shape")
+        channel = channel_of(said.channels & able.channels, said.channels)
+        sync = said.sync_mask & able.sync_mask
+        chaps = least_chaps_of(said.slot_mask & able.slot_mask)
+        hopping = hopping_of(said.hopping & able.hopping)
+        if not sync:
+            raise WireError("no SYNC code is common", clause=CLAUSE)
+        ran = max(self._ran, able.min_ran, said.ran_multiplier, 1)
+        slots = slots_of(able.responders, chaps, ran)
+        self.plan = SessionPlan(
+            session_id=self._session_id,
+            config=config,
+            pulse_shape=shape,
+            channel=channel,
+            ran_multiplier=ran,
+            chaps_per_slot=chaps,
+            responders=able.responders,
+            slots_per_round=slots,
+            hopping=hopping,
+            mac_mode=0,
+        )
+        self.state = SetupState.PLANNED
+        plan = RangingPlan(
+            ran_multiplier=ran,
+            chaps_per_slot=chaps,
+            responders=able.responders,
+            slots_per_round=slots,
+            sync_mask=sync,
+            hopping=hopping,
+            mac_mode=0,
+        )
+        return (Send(message=plan),)
+
+    def _started(self, said: RangingStart) -> tuple[Do, ...]:
+        self._require(SetupState.PLANNED)
+        if (
+            not (1 <= said.sync_index <= 32)
+            or not self._ability.sync_mask >> said.sync_index - 1 & 1
+        ):
+            raise WireError("a SYNC code that was not offered", clause=CLAUSE)
+        self.plan = replace(
+            self._planned(),
+            sync_index=said.sync_index,
+            hop_key=said.hop_key,
+            sts_index0=self._fresh(said.sts_index0),
+            uwb_time0_us=said.uwb_time0_us,
+        )
+        self.state = SetupState.ACTIVE
+        return (Begin(plan=self.plan),)
+
+    def _resumed(self, said: ResumeAnswer) -> tuple[Do, ...]:
+        self._require(SetupState.RESUMING)
+        self.plan = replace(
+            self._planned(),
+            sts_index0=self._fresh(said.sts_index0),
+            uwb_time0_us=said.uwb_time0_us,
+        )
+        self.state = SetupState.ACTIVE
+        return (GoOn(plan=self.plan),)
+
+
+class PhoneSetup(_Setup):
+    """The phone's end: it selects, and says where ranging begins.
+
+    Args:
+        ability: What the phone's UWB subsystem is able to.
+        session_id: Last 4 bytes of the transaction identifier.
+        entropy: Source of the first STS index and the hopping key.
+        lead_us: How long after M4 or Resume RS the first block begins.
+    """
+
+    def __init__(
+        self, ability: Ability, session_id: int, entropy: Entropy, *, lead_us: int = 100_000
+    ) -> None:
+        super().__init__(ability, session_id)
+        self._entropy = entropy
+        self._lead_us = lead_us
+        self._selection: RangingSelection | None = None
+
+    def received(self, message: RangingMessage, *, uwb_time_us: int) -> tuple[Do, ...]:
+        """Act on one message of the vehicle.
+
+        Args:
+            message: The message.
+            uwb_time_us: The phone's UWB time now.
+
+        Raises:
+            WireError: It offers nothing that this phone can do, or is not what was selected.
+            SequenceError: It does not come in this state.
+        """
+        match message:
+            case RangingOffer():
+                return self._offered(message)
+            case RangingPlan():
+                return self._planned_by(message, uwb_time_us)
+            case SuspendRequest():
+                return self._answer_suspend(message)
+            case SuspendAnswer():
+                return self._suspend_answered(message)
+            case ResumeRequest():
+                return self._resume(message, uwb_time_us)
+            case _:
+                raise SequenceError(f"{type(message).__name__} came to a phone", clause=CLAUSE)
+
+    def _offered(self, said: RangingOffer) -> tuple[Do, ...]:
+        if not self._known(said.session_id):
+            return (Refuse(),)
+        stop: tuple[Do, ...] = (Stop(),) if self.state is SetupState.ACTIVE else ()
+        able = self._ability
+        config = next((each for each in able.configs if each in said.configs), None)
+        shape = next((each for each in able.pulse_shapes if each in said.pulse_shapes), None)
+        common = said.channels & able.channels
+        if config is None or shape is None or not common & 0b11:
+            raise WireError("the offer has nothing that this phone can do", clause=CLAUSE)
+        selection = RangingSelection(
+            configs=(config,),
+            pulse_shapes=(shape,),
+            channels=0b10 if common & 0b10 else 0b01,
+            sync_mask=able.sync_mask,
+            ran_multiplier=able.min_ran,
+            slot_mask=able.slot_mask,
+            hopping=able.hopping,
+        )
+        self._selection = selection
+        self.state = SetupState.SELECTED
+        return (*stop, Send(message=selection))
+
+    def _planned_by(self, said: RangingPlan, uwb_time_us: int) -> tuple[Do, ...]:
+        self._require(SetupState.SELECTED)
+        chosen, able = self._selection, self._ability
+        if chosen is None:
+            raise SequenceError("M3 before M2", clause=CLAUSE)
+        chaps = said.chaps_per_slot
+        fits = (
+            chaps in CHAPS
+            and bool(able.slot_mask >> CHAPS.index(chaps) & 1)
+            and said.slots_per_round in SLOTS_PER_ROUND
+            and 1 <= said.responders <= RESPONDERS_MAX
+            and said.slots_per_round >= said.responders + 4
+            and said.ran_multiplier >= max(able.min_ran, 1)
+            and said.hopping & able.hopping == said.hopping
+            and said.mac_mode == 0
+        )
+        sync = said.sync_mask & able.sync_mask
+        if not fits or not sync:
+            raise WireError("the plan does not fit what this phone can do", clause=CLAUSE)
+        start = RangingStart(
+            sts_index0=self._index(),
+            uwb_time0_us=uwb_time_us + self._lead_us,
+            hop_key=int.from_bytes(self._entropy.random(4), "big"),
+            sync_index=(sync & -sync).bit_length(),
+        )
+        self.plan = SessionPlan(
+            session_id=self._session_id,
+            config=chosen.configs[0],
+            pulse_shape=chosen.pulse_shapes[0],
+            channel=9 if chosen.channels == 0b10 else 5,
+            ran_multiplier=said.ran_multiplier,
+            chaps_per_slot=chaps,
+            responders=said.responders,
+            slots_per_round=said.slots_per_round,
+            hopping=said.hopping,
+            mac_mode=said.mac_mode,
+            sync_index=start.sync_index,
+            hop_key=start.hop_key,
+            sts_index0=start.sts_index0,
+            uwb_time0_us=start.uwb_time0_us,
+        )
+        self.state = SetupState.ACTIVE
+        return Send(message=start), Begin(plan=self.plan)
+
+    def _resume(self, said: ResumeRequest, uwb_time_us: int) -> tuple[Do, ...]:
+        if not self._known(said.session_id):
+            return (Refuse(),)
+        self._require(SetupState.SUSPENDED)
+        index, time0_us = self._index(), uwb_time_us + self._lead_us
+        self.plan = replace(self._planned(), sts_index0=index, uwb_time0_us=time0_us)
+        self.state = SetupState.ACTIVE
+        answer = ResumeAnswer(sts_index0=index, uwb_time0_us=time0_us)
+        return Send(message=answer), GoOn(plan=self.plan)
+
+    def _index(self) -> int:
+        """Return a first STS index: random for a new URSK, then just above the last used one."""
+        if self._used < 0:
+            first = int.from_bytes(self._entropy.random(4), "big") % INDEX_FIRST_END
+        else:
+            first = self._used + 1
+        return self._fresh(first)
