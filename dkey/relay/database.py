@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Connection, Engine
 
-__all__ = ["MAILBOXES", "REQUESTS", "SCHEMA", "open_database", "sqlite_url"]
+__all__ = ["MAILBOXES", "REQUESTS", "SCHEMA", "erase_log", "open_database", "sqlite_url"]
 
 _VERSION: Final = 1
 _BUSY_S: Final = 5
@@ -117,6 +117,22 @@ def open_database(text: str) -> Engine:
             hint="check that it runs, its address, its password, and that it is the relay's",
         ) from exc
     return engine
+
+
+def erase_log(engine: Engine) -> None:
+    """Empty SQLite's log, which holds what was deleted until then; nothing to do elsewhere.
+
+    Raises:
+        SQLAlchemyError: The database failed. A log that is in use is left for the next time.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+    # Not inside a transaction: the raw connection does not begin one.
+    connection = engine.raw_connection()
+    try:
+        connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+    finally:
+        connection.close()
 
 
 def _parse(text: str) -> URL:

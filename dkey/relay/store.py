@@ -19,7 +19,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from dkey.errors import DkeyError, StoreError, WireError
-from dkey.relay.database import MAILBOXES, REQUESTS, SCHEMA, open_database
+from dkey.relay.database import MAILBOXES, REQUESTS, SCHEMA, erase_log, open_database
 from dkey.relay.messages import Display, Opened, Payload, Shown
 
 if TYPE_CHECKING:
@@ -230,25 +230,24 @@ class RelayStore:
         self._once(caller, act)
 
     def purge(self) -> int:
-        """Forget what has expired; return how many mailboxes that were."""
+        """Forget what has expired, and all that was deleted; return how many had expired.
+
+        Raises:
+            StoreError: The database failed.
+        """
         with self._transaction() as (db, now_s):
-            return self._purge(db, now_s)
+            expired = self._purge(db, now_s)
+        with _told_without_values():
+            erase_log(self._engine)
+        return expired
 
     # ---- inside a transaction --------------------------------------------------------------------
 
     @contextmanager
     def _transaction(self) -> Iterator[tuple[Connection, float]]:
-        """Make the block one commit. No error carries a parameter: it could be a payload."""
-        try:
-            with self._engine.begin() as db:
-                yield db, self._clock()
-        except IntegrityError:
-            raise
-        except SQLAlchemyError as exc:
-            raise StoreError(
-                f"the relay's database failed: {type(exc).__name__}",
-                hint="check the disk, or the database server",
-            ) from exc
+        """Make the block one commit."""
+        with _told_without_values(), self._engine.begin() as db:
+            yield db, self._clock()
 
     def _once(self, caller: Caller, act: Callable[[Connection, float], str]) -> str:
         """Do it, unless this very request was done already; return the mailbox's identifier."""
@@ -314,6 +313,20 @@ class RelayStore:
     def _purge(self, db: Connection, now_s: float) -> int:
         db.execute(delete(REQUESTS).where(REQUESTS.c.expires_s <= now_s))
         return db.execute(delete(MAILBOXES).where(MAILBOXES.c.expires_s <= now_s)).rowcount
+
+
+@contextmanager
+def _told_without_values() -> Iterator[None]:
+    """Turn a failure of the database into a StoreError without a value: it could be a payload."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except SQLAlchemyError as exc:
+        raise StoreError(
+            f"the relay's database failed: {type(exc).__name__}",
+            hint="check the disk, or the database server",
+        ) from exc
 
 
 def _permit(row: Row[Any], caller: Caller, right: str) -> bool:

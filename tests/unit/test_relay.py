@@ -475,6 +475,18 @@ def test_the_files_hold_neither_plaintext_nor_claims(tmp_path):
                 assert form not in kept
 
 
+@pytest.mark.parametrize("how", ["deleted", "expired"])
+def test_what_is_over_is_not_left_in_the_files_after_a_purge(tmp_path, how):
+    folder = tmp_path / "relay"
+    with World(sqlite_url(folder)).running() as world:
+        owner = world.device()
+        mailbox = owner.create(invitation(hours=1))
+        owner.delete(mailbox) if how == "deleted" else world.clock.advance(HOUR_S)
+        assert sealed().data in b"".join(path.read_bytes() for path in folder.iterdir())
+        world.store.purge()
+        assert sealed().data not in b"".join(path.read_bytes() for path in folder.iterdir())
+
+
 def test_nothing_that_was_sent_is_logged(tmp_path, caplog):
     caplog.set_level(1)
     with World(sqlite_url(tmp_path / "relay")).running() as world:
