@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -497,12 +498,15 @@ def test_nothing_that_was_sent_is_logged(tmp_path, caplog):
     assert sealed().to_json()["data"] not in "".join(each.getMessage() for each in server_side)
 
 
-def test_a_database_that_fails_is_a_503_without_the_payload(small):
+def test_a_database_that_fails_is_a_503_and_no_traceback_has_a_value(small):
     with small.store._engine.begin() as db:
-        db.exec_driver_sql("DROP TABLE relay_requests")
-    answer = small.raw("POST", content=invitation().to_bytes())
-    assert answer.status_code == 503
-    assert sealed().to_json()["data"] not in answer.text
+        db.exec_driver_sql("DROP TABLE relay_mailboxes")
+    assert small.raw("GET", f"/{uuid.UUID(int=1, version=4)}").status_code == 503
+    with pytest.raises(StoreError) as caught:
+        small.store.display(uuid.UUID(int=1, version=4))
+    told = "".join(traceback.format_exception(caught.value))
+    assert "relay_mailboxes" in told
+    assert str(uuid.UUID(int=1, version=4)) not in told
 
 
 def test_a_database_of_a_newer_program_is_refused(database):
