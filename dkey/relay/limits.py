@@ -60,6 +60,8 @@ def _network(address: str) -> str:
         found = ipaddress.ip_address(address)
     except ValueError:
         return address
-    if found.version == 4:
-        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:  # else all of IPv4 would be one client
+        return str(found.ipv4_mapped)
     return str(ipaddress.ip_network((found, 64), strict=False))

@@ -121,6 +121,18 @@ def test_a_port_that_is_taken_is_a_link_error(tmp_path):
     assert "cannot listen" in err
 
 
+@pytest.mark.parametrize("words", [(), ("--proxy", "192.0.2.7"), ("--proxy", "127.0.0.1")])
+def test_only_the_named_proxy_is_believed_about_who_asks(tmp_path, http, words):
+    with relay("--state", tmp_path / "relay", *words) as (_, ready):
+        asked = {
+            http.get(
+                f"{ready['url']}/v1/m/none", headers={"X-Forwarded-For": f"198.51.100.{number}"}
+            ).status_code
+            for number in range(150)
+        }
+    assert asked == ({404} if "127.0.0.1" in words else {404, 429})
+
+
 def certificate(folder: Path) -> tuple[Path, Path]:
     """Make a certificate for 127.0.0.1 and its key."""
     key = ec.generate_private_key(ec.SECP256R1())

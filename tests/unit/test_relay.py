@@ -428,6 +428,8 @@ def test_clients_are_limited_one_by_one_and_an_ipv6_network_is_one_client():
     assert rate.wait_s("2001:db8::1", 0) == 0
     assert rate.wait_s("2001:db8::2", 0) > 0
     assert rate.wait_s("2001:db8:0:1::2", 0) == 0
+    assert rate.wait_s("::ffff:192.0.2.3", 0) == 0
+    assert rate.wait_s("192.0.2.3", 0) > 0
 
 
 def test_a_clock_that_stands_or_steps_back_gives_nothing():
