@@ -19,6 +19,7 @@ __all__ = [
     "CODE_TIMEOUT_MIN",
     "HORN_AUTO_OFF_S",
     "INITIAL_CARDS",
+    "INVITATION_TTL_H",
     "LOG_RETENTION_MONTHS",
     "MAX_CARDS",
     "MAX_DEVICES_PER_HOLDER",
@@ -32,6 +33,11 @@ __all__ = [
     "PAUSE_NOTICE_DAYS",
     "PAUSE_PER_YEAR",
     "PROVIDER_GRACE_MIN",
+    "RELAY_BODY_BYTES",
+    "RELAY_MAILBOXES",
+    "RELAY_REQUESTS_BURST",
+    "RELAY_REQUESTS_PER_S",
+    "RELAY_REQUEST_MEMORY_S",
     "REMOTE_HOURS",
     "REMOTE_REPEAT_S",
     "SMARTKEY_LOCK_COOLDOWN_S",
@@ -117,3 +123,17 @@ MOBIKEY_SLEEP_H: Final = 24
 """A deactivated telematic unit is asleep after at most this (R235; S116, C26)."""
 TELEMATIC_IDLE_DAYS: Final = 7
 """Wireless entry of a telematic unit may sleep after this (R153; S124, C27)."""
+
+# The relay of key invitations.
+INVITATION_TTL_H: Final = 48
+"""Longest time that a relay keeps an invitation (secure-credential-transfer draft, sample)."""
+RELAY_BODY_BYTES: Final = 65_536
+"""Largest request that a relay reads (ours)."""
+RELAY_MAILBOXES: Final = 100_000
+"""Mailboxes that a relay keeps at a time (ours)."""
+RELAY_REQUESTS_BURST: Final = 60
+"""Requests that one client may make at once (ours)."""
+RELAY_REQUESTS_PER_S: Final = 1.0
+"""Requests that one client gains back in a second (ours)."""
+RELAY_REQUEST_MEMORY_S: Final = 3600.0
+"""A repeated request is known for this long (ours)."""
