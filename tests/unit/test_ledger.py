@@ -10,7 +10,6 @@ import pytest
 from dkey.crypto.secret import Secret
 from dkey.errors import LocalFault, PolicyRefusal, RefusalCode, StoreError
 from dkey.lifecycle.ledger import Entry, Head
-from dkey.lifecycle.ledger_schema import next_running
 from dkey.lifecycle.slots import (
     PeerSeen,
     free_slot,
@@ -19,7 +18,7 @@ from dkey.lifecycle.slots import (
     slots,
     take_slot,
 )
-from tests.durability.side import Side, copy, make
+from tests.durability.side import Side, copy, make, tamper
 
 
 @pytest.fixture
@@ -43,25 +42,6 @@ def long(path):
                 if number in (5, 10, 20):
                     opened.ledger.snapshot(b"state %d" % number)
     return path
-
-
-def tamper(path, *statements, rechain=False):
-    """Change entries behind the back of the ledger; ``rechain`` mends the running digests too."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        triggers = db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")
-        triggers = triggers.fetchall()
-        for name, _ in triggers:
-            db.execute(f"DROP TRIGGER {name}")
-        for statement in statements:
-            db.execute(statement)
-        if rechain:
-            running = bytes(32)
-            rows = db.execute("SELECT seq, kind, sealed FROM ledger_entry ORDER BY seq").fetchall()
-            for seq, kind, sealed in rows:
-                running = next_running(running, kind, sealed)
-                db.execute("UPDATE ledger_entry SET running = ? WHERE seq = ?", (running, seq))
-        for _, sql in triggers:
-            db.execute(sql)
 
 
 def test_entries_come_back_in_order_after_a_restart(path):
@@ -240,29 +220,13 @@ def test_an_entry_of_another_history_of_the_same_ledger_does_not_open(path, tmp_
 
 
 def test_an_entry_of_another_ledger_under_the_same_key_does_not_open(path, tmp_path):
-    other = copy(path, tmp_path / "other.db")
+    other = tmp_path / "other.db"
+    make(other, seed="another id")
     with Side(path) as side:
         side.append(b"mine")
-    with closing(sqlite3.connect(path)) as db:
-        row = db.execute("SELECT * FROM ledger_entry").fetchone()
-    with closing(sqlite3.connect(other)) as db:
-        db.execute("INSERT INTO ledger_entry VALUES (?, ?, ?, ?)", row)
-        db.execute("DELETE FROM ledger")
-        db.commit()
-        # An id with its digest: by the code itself, so that only the seal can tell.
-        db.execute("CREATE TEMP TABLE kept AS SELECT * FROM ledger_entry")
-        triggers = db.execute("SELECT name, sql FROM sqlite_schema WHERE type='trigger'").fetchall()
-        for name, _ in triggers:
-            db.execute(f"DROP TRIGGER {name}")
-        db.execute("DELETE FROM ledger_entry")
-        for _, sql in triggers:
-            db.execute(sql)
-        db.commit()
-    with Side(other, seed="another id"):
-        pass
-    with closing(sqlite3.connect(other)) as db:
-        db.execute("INSERT INTO ledger_entry VALUES (?, ?, ?, ?)", row)
-        db.commit()
+        ((kind, sealed),) = side.file.rows("SELECT kind, sealed FROM ledger_entry")
+    stolen = f"INSERT INTO ledger_entry VALUES (1, '{kind}', x'{sealed.hex()}', x'')"
+    tamper(other, stolen, rechain=True)
     with pytest.raises(StoreError, match="entry 1 of the ledger does not open"):
         Side(other)
 
