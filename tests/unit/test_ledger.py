@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from contextlib import closing
 
@@ -229,6 +230,36 @@ def test_an_entry_of_another_ledger_under_the_same_key_does_not_open(path, tmp_p
     tamper(other, stolen, rechain=True)
     with pytest.raises(StoreError, match="entry 1 of the ledger does not open"):
         Side(other)
+
+
+def test_a_file_with_any_byte_changed_refuses_or_tells_the_same(long):
+    chance, sound = random.Random(7), long.read_bytes()
+    with Side(long) as side:
+        told = side.bodies(), side.ledger.restored()
+    refused = 0
+    for _ in range(600):
+        data = bytearray(sound)
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        long.write_bytes(data)
+        try:
+            with Side(long) as side:
+                assert (side.bodies(), side.ledger.restored()) == told
+                side.ledger.verify()
+        except StoreError:
+            refused += 1
+    assert refused > 60, "the flips hit something"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["x" * 300, "x" * 100_000, "\N{SNOWMAN}", "", "nul\0nul"],
+    ids=lambda kind: f"{len(kind)}",
+)
+def test_a_kind_of_any_form_in_the_file_is_a_changed_entry(long, kind):
+    written = kind.encode().hex()
+    tamper(long, f"UPDATE ledger_entry SET kind = CAST(x'{written}' AS TEXT) WHERE seq = 7")
+    with pytest.raises(StoreError, match="entry 7 of the ledger changed"):
+        Side(long)
 
 
 def test_reading_checks_again_what_changed_while_the_file_was_open(long):

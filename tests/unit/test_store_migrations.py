@@ -11,10 +11,12 @@ import pytest
 
 from dkey.agent.store import AgentStore
 from dkey.crypto.secret import Secret
-from dkey.errors import LocalFault
+from dkey.errors import LocalFault, StoreError
 from dkey.lifecycle.slots import PeerSeen, peer_last_seen, remember_peer, slots, take_slot
 from dkey.testing import SeededEntropy
+from firmware_mock.garage import create_vehicle, open_vehicle
 from firmware_mock.store import CredentialStore
+from tests.durability.side import tamper
 
 STORES = Path(__file__).parent.parent / "fixtures" / "stores"
 
@@ -105,3 +107,29 @@ def test_the_migrated_agent_keeps_a_ledger(agent):
 def test_a_store_without_the_key_does_not_open_its_ledger(vehicle):
     with CredentialStore.open(vehicle) as store, pytest.raises(LocalFault, match="no key"):
         _ = store.ledger
+
+
+def test_a_store_with_a_damaged_ledger_refuses_to_open_and_names_the_entry(vehicle, agent):
+    for open_store, path, at in (
+        (opened_vehicle, vehicle, vehicle),
+        (opened_agent, agent / "agent.db", agent),
+    ):
+        with open_store(at) as store:
+            ledger = store.ledger
+            with store.file.transaction():
+                ledger.append("share", b"one")
+                ledger.append("share", b"two")
+        tamper(path, "UPDATE ledger_entry SET sealed = x'00' WHERE seq = 2")
+        with pytest.raises(StoreError, match="entry 2 of the ledger changed"):
+            open_store(at)
+
+
+def test_a_mock_vehicle_has_its_ledger_open_with_its_own_key(tmp_path):
+    vehicle = create_vehicle(tmp_path / "car", entropy=SeededEntropy(1))
+    ledger = vehicle.store.ledger
+    with vehicle.store.file.transaction():
+        ledger.append("share", b"a friend")
+    vehicle.close()
+    again = open_vehicle(tmp_path / "car", entropy=SeededEntropy(2))
+    assert [entry.body for entry in again.store.ledger.entries()] == [b"a friend"]
+    again.close()
