@@ -199,27 +199,29 @@ class Ledger:
 
 
 class LedgerStore(DurableStore):
-    """A store whose file has a ledger; whoever holds the keys of the side gives it its key."""
+    """A store whose file has a ledger; whoever holds the keys of the side opens it."""
 
     _ledger: Ledger | None = None
-    _ledger_key: tuple[Secret, Entropy] | None = None
 
-    def give_ledger_key(self, seal_key: Secret, entropy: Entropy) -> None:
-        """Let :attr:`ledger` open with this key, 32 bytes."""
-        self._ledger_key = seal_key, entropy
+    def open_ledger(self, seal_key: Secret, entropy: Entropy) -> None:
+        """Open the ledger as :attr:`ledger`, outside a transaction.
+
+        Raises:
+            StoreError: It is damaged, or sealed under another key.
+        """
+        self._ledger = Ledger(self._file, seal_key, entropy)
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger, opened when it is first asked for, outside a transaction.
+        """The open ledger.
 
         Raises:
-            LocalFault: The store has no key to it.
-            StoreError: It is damaged.
+            LocalFault: The store was opened without the key to it.
         """
         if self._ledger is None:
-            if self._ledger_key is None:
-                raise LocalFault("this store has no key to its ledger", hint="give it the key")
-            self._ledger = Ledger(self._file, *self._ledger_key)
+            raise LocalFault(
+                "this store was opened without its ledger", hint="open it with the key file"
+            )
         return self._ledger
 
 

@@ -52,7 +52,7 @@ def opened_agent(folder):
 
 def opened_vehicle(path):
     store = CredentialStore.open(path)
-    store.give_ledger_key(Secret(bytes(32)), SeededEntropy(1))
+    store.open_ledger(Secret(bytes(32)), SeededEntropy(1))
     return store
 
 
@@ -62,10 +62,8 @@ def test_an_old_vehicle_keeps_all_it_had_and_gains_an_empty_ledger(vehicle):
     after = content(vehicle)
     assert before
     assert {name: after[name] for name in before} == before
-    new = ("ledger", "ledger_entry", "ledger_snapshot", "share_slot", "peer_seen")
-    assert {name: after[name] for name in after.keys() - before.keys()} == {
-        name: [] for name in new
-    }
+    new = {"ledger": 1, "ledger_entry": 0, "ledger_snapshot": 0, "share_slot": 0, "peer_seen": 0}
+    assert {name: len(after[name]) for name in after.keys() - before.keys()} == new
 
 
 def test_an_old_agent_keeps_all_it_had_and_gains_an_empty_ledger(agent):
@@ -74,10 +72,8 @@ def test_an_old_agent_keeps_all_it_had_and_gains_an_empty_ledger(agent):
     after = content(agent / "agent.db")
     assert before
     assert {name: after[name] for name in before} == before
-    new = ("ledger", "ledger_entry", "ledger_snapshot", "peer_seen")
-    assert {name: after[name] for name in after.keys() - before.keys()} == {
-        name: [] for name in new
-    }
+    new = {"ledger": 1, "ledger_entry": 0, "ledger_snapshot": 0, "peer_seen": 0}
+    assert {name: len(after[name]) for name in after.keys() - before.keys()} == new
 
 
 def test_the_migrated_vehicle_keeps_a_ledger(vehicle):
@@ -105,7 +101,10 @@ def test_the_migrated_agent_keeps_a_ledger(agent):
 
 
 def test_a_store_without_the_key_does_not_open_its_ledger(vehicle):
-    with CredentialStore.open(vehicle) as store, pytest.raises(LocalFault, match="no key"):
+    with (
+        CredentialStore.open(vehicle) as store,
+        pytest.raises(LocalFault, match="without its ledger"),
+    ):
         _ = store.ledger
 
 
@@ -133,3 +132,11 @@ def test_a_mock_vehicle_has_its_ledger_open_with_its_own_key(tmp_path):
     again = open_vehicle(tmp_path / "car", entropy=SeededEntropy(2))
     assert [entry.body for entry in again.store.ledger.entries()] == [b"a friend"]
     again.close()
+
+
+def test_a_vehicle_with_another_key_file_does_not_open_its_ledger(vehicle):
+    with opened_vehicle(vehicle) as store, store.file.transaction():
+        store.ledger.append("share", b"a friend")
+    named = "entry 1 of the ledger does not open"
+    with CredentialStore.open(vehicle) as store, pytest.raises(StoreError, match=named):
+        store.open_ledger(Secret(bytes(31) + b"1"), SeededEntropy(1))
