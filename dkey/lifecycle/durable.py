@@ -202,9 +202,9 @@ class DurableFile:
             (*row[1:], digest(table, row), row[0]),
         )
 
-    def write(self, sql: str, *values: Value) -> None:
-        """Run one statement on a table that carries its own check."""
-        self._writable().execute(sql, values)
+    def write(self, sql: str, *values: Value) -> int:
+        """Run one statement on a table that carries its own check; return how many rows it met."""
+        return self._writable().execute(sql, values).rowcount
 
     def delete(self, table: str, condition: str, *values: Value) -> None:
         """Remove the rows of ``table`` that meet the condition, such as ``id = ?``."""

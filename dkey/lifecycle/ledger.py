@@ -84,13 +84,12 @@ class Ledger:
         self._file = file
         self._seal = Seal(seal_key, entropy)
         self._id = _identity(file, entropy)
+        self._head = _NOTHING
         self.restored()
 
     @property
     def head(self) -> Head:
         """How far the ledger is, with what other processes appended."""
-        # The primary key answers this at once; asking each time, under the lock of a transaction,
-        # holds through a rollback and beside another writer, which a remembered head would not.
         rows = self._file.rows("SELECT seq, running FROM ledger_entry ORDER BY seq DESC LIMIT 1")
         return Head(seq=rows[0][0], digest=rows[0][1]) if rows else _NOTHING
 
@@ -173,6 +172,15 @@ class Ledger:
         for seq, sealed in self._file.rows("SELECT seq, sealed FROM ledger_snapshot"):
             self._state(seq, sealed)
 
+    def _append_after(self, head: Head, kind: str, body: bytes) -> bool:
+        """Append one entry if ``head`` is the head, and return whether it is."""
+        sealed = self._seal.close(Secret(body), self._place(_ENTRY, head, kind))
+        new = Head(seq=head.seq + 1, digest=next_running(head.digest, kind, sealed))
+        if self._file.write(_APPEND, new.seq, kind, sealed, new.digest, head.digest) == 0:
+            return False
+        self._head = new
+        return True
+
     def _at(self, seq: int) -> Head:
         """Return the head as it was after entry ``seq``."""
         if seq <= 0:
@@ -226,6 +234,10 @@ class LedgerStore(DurableStore):
 
 
 _NOTHING: Final = Head(seq=0, digest=BEFORE_FIRST)
+_APPEND: Final = (
+    "INSERT INTO ledger_entry SELECT ?, ?, ?, ? WHERE coalesce ("
+    "(SELECT running FROM ledger_entry ORDER BY seq DESC LIMIT 1), zeroblob (32)) = ?"
+)
 _FIND: Final = "SELECT id FROM ledger"
 
 
