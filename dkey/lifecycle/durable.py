@@ -51,6 +51,8 @@ class DurableFile:
     def __init__(self, connection: sqlite3.Connection, layout: Layout) -> None:
         self._db: sqlite3.Connection | None = connection
         self._layout = layout
+        self.rollbacks = 0
+        """How many transactions were undone: what was remembered of them never was."""
 
     @classmethod
     def create(cls, path: Path, layout: Layout, fill: Callable[[DurableFile], None]) -> None:
@@ -179,15 +181,15 @@ class DurableFile:
             db.execute("BEGIN IMMEDIATE")
             yield
             db.execute("COMMIT")
-        except sqlite3.Error as exc:
+        except BaseException as exc:
             _roll_back(db)
+            self.rollbacks += 1
+            if not isinstance(exc, sqlite3.Error):
+                raise
             raise StoreError(
                 f"the store could not be written: {exc}",
                 hint="free the disk, or end the other program that uses this store",
             ) from exc
-        except BaseException:
-            _roll_back(db)
-            raise
 
     def put(self, table: str, *row: Value, replace: bool = False) -> None:
         """Write one row with its digest; ``row`` is in the order of the layout's columns."""

@@ -84,8 +84,8 @@ class Ledger:
         self._file = file
         self._seal = Seal(seal_key, entropy)
         self._id = _identity(file, entropy)
-        self._head = _NOTHING
         self.restored()
+        self._remember(self.head)
 
     @property
     def head(self) -> Head:
@@ -101,12 +101,13 @@ class Ledger:
         """
         if not (kind.isascii() and 1 <= len(kind) <= 32):
             raise LocalFault(f"no entry is of kind {kind!r}", hint="name it in 1 to 32 letters")
-        head = self.head
-        seq = head.seq + 1
-        sealed = self._seal.close(Secret(body), self._place(_ENTRY, head, kind))
-        running = next_running(head.digest, kind, sealed)
-        self._file.write("INSERT INTO ledger_entry VALUES (?, ?, ?, ?)", seq, kind, sealed, running)
-        return seq
+        if self._rollbacks != self._file.rollbacks:  # the remembered head may never have been
+            self._remember(self.head)
+        if not self._append_after(self._head, kind, body):  # another process was faster
+            self._remember(self.head)
+            if not self._append_after(self._head, kind, body):
+                raise StoreError(f"nothing can follow entry {self._head.seq}", hint=_RESTORE)
+        return self._head.seq
 
     def entries(self, after_seq: int = 0) -> Iterator[Entry]:
         """Yield the entries with a higher number, oldest first; each is checked and opened.
@@ -173,13 +174,20 @@ class Ledger:
             self._state(seq, sealed)
 
     def _append_after(self, head: Head, kind: str, body: bytes) -> bool:
-        """Append one entry if ``head`` is the head, and return whether it is."""
+        """Append one entry after ``head``, unless it has a successor; return whether it had none.
+
+        Entries never leave, so a remembered head that is too old has one. Asking for the head each
+        time would cost as much as sealing.
+        """
         sealed = self._seal.close(Secret(body), self._place(_ENTRY, head, kind))
         new = Head(seq=head.seq + 1, digest=next_running(head.digest, kind, sealed))
-        if self._file.write(_APPEND, new.seq, kind, sealed, new.digest, head.digest) == 0:
+        if self._file.write(_APPEND, new.seq, kind, sealed, new.digest) == 0:
             return False
         self._head = new
         return True
+
+    def _remember(self, head: Head) -> None:
+        self._head, self._rollbacks = head, self._file.rollbacks
 
     def _at(self, seq: int) -> Head:
         """Return the head as it was after entry ``seq``."""
@@ -234,10 +242,7 @@ class LedgerStore(DurableStore):
 
 
 _NOTHING: Final = Head(seq=0, digest=BEFORE_FIRST)
-_APPEND: Final = (
-    "INSERT INTO ledger_entry SELECT ?, ?, ?, ? WHERE coalesce ("
-    "(SELECT running FROM ledger_entry ORDER BY seq DESC LIMIT 1), zeroblob (32)) = ?"
-)
+_APPEND: Final = "INSERT OR IGNORE INTO ledger_entry VALUES (?, ?, ?, ?)"
 _FIND: Final = "SELECT id FROM ledger"
 
 
