@@ -646,7 +646,13 @@ def test_a_damaged_or_foreign_value_is_refused() -> None:
     share = Share(needs_pin=True)
     seal = Seal(Secret(bytes(32)), share.entropy)
     sharer, friend = share.sharer.to_value(seal), share.friend.to_value(seal)
-    for change in ({"version": 2}, {"state": "?"}, {"invitation": b""}, {"tries": None}):
+    for change in (
+        {"version": 2},
+        {"state": "?"},
+        {"invitation": b""},
+        {"tries": -1},
+        {"friend": b""},
+    ):
         with pytest.raises(StoreError):
             SharerExchange.from_value(sharer | change, seal)
     with pytest.raises(StoreError):

@@ -304,6 +304,11 @@ def test_a_key_is_valid_from_its_first_to_its_last_second() -> None:
     assert (caught.value.code, caught.value.remaining_s) == (RefusalCode.TOO_SOON, 5)
 
 
+def test_no_chain_is_valid_at_no_time() -> None:
+    with pytest.raises(LocalFault):
+        check_validity((), now_s=BEGIN_S)
+
+
 def test_a_key_does_not_outlive_the_key_of_its_signer() -> None:
     said = [user_claims(not_after_s=END_S - 10), friend_claims("user")]
     with pytest.raises(PolicyRefusal):
