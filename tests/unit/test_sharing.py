@@ -45,7 +45,7 @@ from dkey.lifecycle.envelope import Cipher, Direction, open_envelope, seal_envel
 from dkey.lifecycle.invitation import ShareLink, read_invitation, sign_invitation
 from dkey.lifecycle.policy import CODE_MAX_TRIES
 from dkey.lifecycle.roles import Permission, Role
-from dkey.lifecycle.share_messages import fingerprint, pin_proof, share_pin
+from dkey.lifecycle.share_messages import fingerprint, pin_proof, seal_receipt, share_pin
 from dkey.lifecycle.share_states import (
     FRIEND_TRANSITIONS,
     SHARER_TRANSITIONS,
@@ -566,6 +566,13 @@ def test_a_key_that_is_not_what_was_offered_is_refused(changes) -> None:
     assert share.friend.state is ShareState.REQUESTED
 
 
+def test_an_answer_that_speaks_of_another_vehicle_is_refused() -> None:
+    share = Share().confirmed()
+    answer = share.sign(access=access(vehicle=bytes(16)))
+    with pytest.raises(AuthenticationError):
+        share.receive(answer)
+
+
 def test_what_the_vehicle_would_refuse_is_not_signed() -> None:
     share = Share(sharer="user", permission=Permission.ENTRY_AND_START).confirmed()
     weak = attested(user_claims(permission=Permission.ENTRY))
@@ -603,6 +610,15 @@ def test_a_receipt_is_of_the_friends_key_and_this_invitation() -> None:
     with pytest.raises(AuthenticationError):
         share.sharer.receive_receipt(wrong)
     assert code_of(lambda: Share().sharer.receive_receipt(receipt)) is RefusalCode.NOT_AUTHORISED
+    forged = seal_receipt(
+        share.sharer.invitation,
+        secret=share.sharer.secret,
+        vault=share.friend_vault,
+        key="stranger",
+        entropy=share.entropy,
+    )
+    with pytest.raises(AuthenticationError):
+        share.sharer.receive_receipt(forged)
 
 
 # --- states and storing ---------------------------------------------------------------------------

@@ -106,6 +106,14 @@ def test_a_signer_who_only_names_another_key_does_not_verify() -> None:
         signed.verify(KEYS["owner"].public)
 
 
+def test_a_signature_does_not_count_under_another_name() -> None:
+    protected = cbor.encode({1: -7, 3: KIND, 4: x_of("owner")})
+    structure = cbor.encode(["Signature1", protected, b"", b"said"])
+    data = sign1_of(protected, {}, b"said", KEYS["user"].sign_data(structure))
+    with pytest.raises(AuthenticationError):
+        parse_sign1(data, KIND, limit=500).verify(KEYS["user"].public)
+
+
 def test_both_halves_of_s_are_accepted_as_the_same_statement() -> None:
     protected, _, payload, signature = parts(attested(friend_claims()))
     s = ORDER - int.from_bytes(signature[32:], "big")
