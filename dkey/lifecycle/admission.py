@@ -8,9 +8,11 @@ is committed before anything is answered, or refuses and nothing was changed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from dkey.errors import PolicyRefusal, RefusalCode, WireError
+from dkey.lifecycle.admission_state import Admitted, Taken, Verdict
 from dkey.lifecycle.claims import NO_SLOT, Issuer, KeyClaims, WithdrawalClaims, key_ref
 from dkey.lifecycle.flags import Flags
 from dkey.lifecycle.plain import CLAUSE, from_plain, to_plain
@@ -24,52 +26,6 @@ __all__ = ["Admissions", "Admitted", "Taken", "Verdict"]
 
 VERSION: Final = 1
 _X: Final = slice(1, 33)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted:
-    """A key that the vehicle let in.
-
-    Attributes:
-        claims: What its attestation says.
-        x: x-coordinate of the key.
-        parent: Share id of the actual user that signed it; empty for none.
-        until_s: Last second of validity of its whole chain.
-    """
-
-    claims: KeyClaims
-    x: bytes
-    parent: bytes
-    until_s: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
-    """The latest withdrawal list of one issuer."""
-
-    issuer: Issuer
-    number: int
-    revoked: frozenset[bytes]
-    suspended: frozenset[bytes]
-    all_suspended: bool
-    immobilised: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """Whether a key is good, and for what.
-
-    Attributes:
-        refusal: Why it is not; None when it is.
-        item: Share id or key reference.
-        may_start: It may start too: permission, no immobilisation, and no fast transaction.
-    """
-
-    refusal: RefusalCode | None
-    item: bytes | None = None
-    role: Role | None = None
-    permission: Permission | None = None
-    may_start: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +205,7 @@ class Admissions:
             issuer = Issuer.OWNER
         else:
             raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "nobody here signed this attestation")
-        for parent, child in zip(chain, chain[1:], strict=False):
+        for parent, child in pairwise(chain):
             allowed = (
                 parent.reshare
                 and parent.role is Role.ACTUAL_USER
