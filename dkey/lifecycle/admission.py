@@ -160,7 +160,7 @@ class Admissions:
         claims = chain[-1]
         if claims.public_key[_X] != x:
             raise PolicyRefusal(RefusalCode.KEY_UNKNOWN, "this attestation is for another key")
-        now_s = max(now_s, self.time_s)
+        now_s = self._now(now_s)
         known = self._share(claims.share_id)
         same = known is not None and known.claims == claims
         if not same:
@@ -184,6 +184,9 @@ class Admissions:
         stays = tuple(each for each in self.admitted if each not in (former, known))
         gone = self.gone if former is None else self.gone | {former.claims.share_id}
         return replace(self, admitted=(*stays, admitted), gone=gone, time_s=now_s)
+
+    def _now(self, now_s: int) -> int:
+        return max(now_s, self.time_s)
 
     def _share(self, share_id: bytes) -> Admitted | None:
         return next((each for each in self.admitted if each.claims.share_id == share_id), None)
@@ -309,7 +312,7 @@ class Admissions:
         if former == taken:
             return self if time_s == self.time_s else replace(self, time_s=time_s)
         self._check_newer(former, taken)
-        gone = self.gone | taken.revoked
+        gone = self._gone_with(taken)
         return replace(
             self,
             taken=tuple(
@@ -343,6 +346,9 @@ class Admissions:
         if taken.number < 1 or (former is not None and taken.number <= former.number):
             raise PolicyRefusal(RefusalCode.REPLAY, "the vehicle has a newer list")
 
+    def _gone_with(self, taken: Taken) -> frozenset[bytes]:
+        return self.gone | taken.revoked
+
     def _still_admitted(self, gone: frozenset[bytes]) -> tuple[Admitted, ...]:
         """Return who is left: not the revoked, and nobody whom a revoked actual user let in."""
         return tuple(
@@ -366,7 +372,7 @@ class Admissions:
         """
         for each in self.admitted:
             if key in (each.x, each.claims.share_id):
-                return self._share_verdict(each, max(now_s, self.time_s), fast=fast)
+                return self._share_verdict(each, self._now(now_s), fast=fast)
         ref = key_ref(key) if len(key) == 32 else key
         if self.owner_x is not None and ref == key_ref(self.owner_x):
             role = Role.OWNER
