@@ -2,7 +2,9 @@
 
 The mailbox of a phone begins with the header of its parcel, which rides in every AUTH1 response.
 Behind it lie 16 bytes that the vehicle writes its receipt to, then the parcel's body. The vehicle
-reads the body only when it is news: the key is not admitted yet, or a list is newer than its own.
+reads the body only when it is news (:func:`is_due`): the key is not admitted yet, or a list is
+newer than its own. It leaves its receipt in every standard transaction, so that the phone knows
+what the vehicle knew last. Where nothing is due, the receipt rides in the last EXCHANGE.
 
 The procedure is a generator of EXCHANGE requests that is sent the data of their reads, so that one
 code runs over NFC (:func:`over_session`) and over BLE, where requests travel as messages.
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from dkey.access.exchange import ExchangeRequest, Read, Write
 from dkey.access.mailbox import Mailbox
+from dkey.access.messages import Signaling
 from dkey.errors import WireError
 from dkey.lifecycle.parcel import HEADER_SIZE, KeyParcel, ParcelHeader, VehicleReceipt
 
@@ -28,10 +31,13 @@ __all__ = [
     "RECEIPT_SIZE",
     "Taker",
     "announced",
+    "carries_news",
     "deliver",
+    "is_due",
     "mailbox_of",
     "over_session",
     "receipt_in",
+    "receipt_write",
 ]
 
 T = TypeVar("T")
@@ -66,14 +72,50 @@ def receipt_in(content: bytes) -> VehicleReceipt | None:
     return VehicleReceipt.parse(written) if any(written) else None
 
 
+def carries_news(content: bytes) -> bool:
+    """Whether a phone with this mailbox has something that its vehicle did not confirm.
+
+    Such a phone offers no Kpersistent, so that its next transaction is a standard one, in which the
+    vehicle takes delivery (security 5, case 16). A mailbox without a parcel carries nothing.
+    """
+    try:
+        header = ParcelHeader.parse(content[:HEADER_SIZE])
+        receipt = receipt_in(content)
+    except WireError:
+        return False
+    if receipt is None:
+        return header.chain or bool(header.owner_list or header.authority_list)
+    return header.epoch > receipt.epoch or header.is_news(receipt)
+
+
 def announced(session: Session) -> ParcelHeader | None:
-    """Return the header that came with AUTH1; None when the device carries no parcel."""
-    if session.mailbox is None or len(session.mailbox) != HEADER_SIZE:
+    """Return the header that came with AUTH1; None when the device carries no parcel.
+
+    A parcel lies in a mailbox that the vehicle may read and write.
+    """
+    open_to_us = Signaling.MAILBOX_READ | Signaling.MAILBOX_WRITE
+    if session.mailbox is None or session.signaling.value & open_to_us != open_to_us:
         return None
     try:
         return ParcelHeader.parse(session.mailbox)
     except WireError:
         return None
+
+
+def is_due(header: ParcelHeader | None, receipt: VehicleReceipt, *, introduces: bool) -> bool:
+    """Whether the vehicle has to read the body of the parcel.
+
+    Args:
+        header: As :func:`announced` told.
+        receipt: The vehicle's present state.
+        introduces: Whether the vehicle does not know this key yet, and its chain may tell.
+    """
+    return header is not None and ((introduces and header.chain) or header.is_news(receipt))
+
+
+def receipt_write(receipt: VehicleReceipt) -> Write:
+    """Return the mailbox command that leaves the receipt."""
+    return Write(RECEIPT_AT, receipt.to_bytes())
 
 
 def deliver(
@@ -91,13 +133,10 @@ def deliver(
     """
     if header is None:
         return
-    before = taker.receipt()
-    news = (introduces and header.chain) or header.is_news(before)
-    if news:
+    if is_due(header, taker.receipt(), introduces=introduces):
         body = yield from _read(header.size)
         taker.take(KeyParcel.parse(header.to_bytes() + body))
-    if news or header.seen or introduces:
-        yield ExchangeRequest(mailbox=(Write(RECEIPT_AT, taker.receipt().to_bytes()),))
+    yield ExchangeRequest(mailbox=(receipt_write(taker.receipt()),))
 
 
 def _read(size: int) -> Generator[ExchangeRequest, tuple[bytes, ...], bytes]:
