@@ -120,6 +120,60 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "INSERT INTO ownership SELECT 1, 1, NULL, row_digest ('ownership', 1, 1, NULL)",
     ),
     (*LEDGER_SCHEMA, *SLOT_SCHEMA, *PEER_SCHEMA),
+    (
+        # SQLite changes no CHECK in place. No foreign keys are enforced while a migration runs.
+        """CREATE TABLE credential_4 (
+            id TEXT PRIMARY KEY NOT NULL,
+            name TEXT NOT NULL,
+            x BLOB NOT NULL UNIQUE CHECK (length(x) = 32),
+            public_key BLOB NOT NULL
+                CHECK (length(public_key) = 65 AND substr(public_key, 2, 32) = x),
+            role TEXT NOT NULL
+                CHECK (role IN ('OWNER', 'ACTUAL_USER', 'ASSOCIATE', 'PROVIDER', 'CARD')),
+            permission TEXT NOT NULL CHECK (permission IN ('ENTRY', 'ENTRY_AND_START')),
+            state TEXT NOT NULL CHECK (state IN ('ACTIVE', 'SUSPENDED', 'REVOKED', 'REPLACED')),
+            provenance TEXT CHECK (provenance IN ('INITIAL', 'PURCHASED')),
+            created_s REAL NOT NULL,
+            replaced_by TEXT REFERENCES credential (id),
+            digest BLOB NOT NULL,
+            CHECK ((role = 'CARD') = (provenance IS NOT NULL)),
+            CHECK ((state = 'REPLACED') = (replaced_by IS NOT NULL))) STRICT""",
+        "INSERT INTO credential_4 SELECT * FROM credential ORDER BY rowid",
+        "DROP TABLE credential",
+        "ALTER TABLE credential_4 RENAME TO credential",
+        """CREATE UNIQUE INDEX one_initial_card ON credential (provenance)
+            WHERE provenance = 'INITIAL'""",
+        "DROP TRIGGER event_no_update",
+        """CREATE TRIGGER event_no_update BEFORE UPDATE ON event
+            WHEN NOT (NEW.text = '' AND NEW.credential_id IS NULL AND NEW.seq = OLD.seq
+                AND NEW.t_s = OLD.t_s AND NEW.kind = OLD.kind AND NEW.code IS OLD.code
+                AND NEW.position IS OLD.position)
+            BEGIN SELECT RAISE (ABORT, 'the event log is append-only'); END""",
+        """CREATE TABLE share (
+            credential_id TEXT PRIMARY KEY NOT NULL REFERENCES credential (id),
+            share_id BLOB NOT NULL UNIQUE CHECK (length(share_id) = 16),
+            digest BLOB NOT NULL) STRICT""",
+        """CREATE TABLE standard_use (
+            credential_id TEXT PRIMARY KEY NOT NULL REFERENCES credential (id),
+            at_s INTEGER NOT NULL,
+            digest BLOB NOT NULL) STRICT""",
+        """CREATE TABLE feature_set (
+            credential_id TEXT PRIMARY KEY NOT NULL REFERENCES credential (id),
+            features BLOB NOT NULL CHECK (length(features) = 1),
+            digest BLOB NOT NULL) STRICT""",
+        """CREATE TABLE authority (
+            one INTEGER PRIMARY KEY CHECK (one = 1),
+            public_key BLOB NOT NULL CHECK (length(public_key) = 65),
+            digest BLOB NOT NULL) STRICT""",
+        """CREATE TABLE trusted_time (
+            one INTEGER PRIMARY KEY CHECK (one = 1),
+            floor_s INTEGER NOT NULL CHECK (floor_s >= 0),
+            digest BLOB NOT NULL) STRICT""",
+        """CREATE TABLE reported (
+            one INTEGER PRIMARY KEY CHECK (one = 1),
+            seq INTEGER NOT NULL CHECK (seq >= 0),
+            digest BLOB NOT NULL) STRICT""",
+    ),
 )
 """Statements that lead from schema version ``index`` to ``index + 1``. A released entry is final.
 
@@ -140,6 +194,12 @@ COLUMNS: Final = {
     "ownership": ("one", "epoch", "resolving_key"),
     "first_use": ("credential_id",),
     "pairing_code": ("number", "issued_s", "salt", "sealed", "tries", "state", "credential_id"),
+    "share": ("credential_id", "share_id"),
+    "standard_use": ("credential_id", "at_s"),
+    "feature_set": ("credential_id", "features"),
+    "authority": ("one", "public_key"),
+    "trusted_time": ("one", "floor_s"),
+    "reported": ("one", "seq"),
     **LEDGER_COLUMNS,
     **SLOT_COLUMNS,
     **PEER_COLUMNS,

@@ -28,6 +28,11 @@ __all__ = ["Transaction", "find_credential"]
 
 _SLOTS: Final = frozenset({1, 2})
 _HOUR_S: Final = 3600.0
+_PERSONAL: Final = (
+    *("pairing_code", "first_use", "kpersistent", "card_slot", "share_slot", "share"),
+    *("standard_use", "feature_set", "peer_seen", "credential"),
+)
+"""Tables of which a factory reset leaves nothing, those that refer to others first."""
 
 
 def find_credential(file: DurableFile, where: str, value: Value) -> Credential | None:
@@ -233,14 +238,19 @@ class Transaction:
     def factory_reset(self, *, resolving_key: bytes) -> int:
         """Erase all credentials, their keys and the codes; return the new owner epoch.
 
-        The event log stays. Old credential ids mean nothing any more.
+        The event log stays, without names: what happened, where and when, but not to whom.
 
         Args:
             resolving_key: The new one, sealed by the caller.
         """
         epoch = int(self._rows("SELECT epoch + 1 FROM ownership")[0][0])
-        for table in ("pairing_code", "first_use", "kpersistent", "card_slot", "credential"):
+        for table in _PERSONAL:
             self._delete(table, "TRUE")
+        self._writable().write(
+            "UPDATE event SET text = '', credential_id = NULL, digest ="
+            " row_digest ('event', seq, t_s, kind, position, NULL, code, '')"
+            " WHERE text <> '' OR credential_id IS NOT NULL"
+        )
         self._insert("ownership", (1, epoch, bytes(resolving_key)), or_replace=True)
         return epoch
 

@@ -251,6 +251,7 @@ class AccessApplet:
             stored is None
             or now.reader is None
             or not self._fast_enabled
+            or self._has_news()
             or not self._permitted(now)
         ):
             stored = self._decoy_kpersistent
@@ -258,6 +259,15 @@ class AccessApplet:
         now.channel = _device_channel(now.keys)
         payload = CryptogramPayload(signaling=self._signaling()).to_bytes()
         return seal_once(now.keys.cryptogram, payload)
+
+    def _has_news(self) -> bool:
+        """Whether the vehicle shall take a delivery, which only a standard transaction does."""
+        mailbox = self.credential.mailbox
+        if mailbox is None or not mailbox.writable:
+            return False
+        from dkey.access.delivery import carries_news  # noqa: PLC0415 - few devices have a mailbox
+
+        return carries_news(mailbox.data)
 
     def _permitted(self, now: _Transaction) -> bool:
         """Whether the authentication policy lets this transaction go on (Aliro 1.0 §8.3.3.2.1)."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from dkey.access.enrolled import EnrolledCredential, Flow
+    from dkey.access.exchange import MailboxOp
     from dkey.access.schedule import SessionKeys
     from dkey.crypto.channel import SecureChannel
     from dkey.crypto.p256 import PublicKey
@@ -93,9 +94,16 @@ class Session:
             raise
         return reads
 
-    def complete(self, status: ReaderStatus) -> Generator[bytes, bytes, None]:
-        """End the transaction with a status that the device confirms; the keys are gone then."""
-        yield from self.exchange(ExchangeRequest(status=status))
+    def complete(
+        self, status: ReaderStatus, *, mailbox: tuple[MailboxOp, ...] | None = None
+    ) -> Generator[bytes, bytes, None]:
+        """End the transaction with a status that the device confirms; the keys are gone then.
+
+        Args:
+            status: SECURE or another that tells no failure.
+            mailbox: Mailbox commands that ride in the same EXCHANGE.
+        """
+        yield from self.exchange(ExchangeRequest(status=status, mailbox=mailbox))
         self._channel.destroy()
 
     def fail(self, status: ReaderStatus) -> Generator[bytes, bytes, None]:

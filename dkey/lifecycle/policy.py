@@ -18,6 +18,7 @@ __all__ = [
     "CODE_RESENDS_PER_HOUR",
     "CODE_TIMEOUT_MIN",
     "DAY_S",
+    "FAST_MAX_AGE_DAYS",
     "HORN_AUTO_OFF_S",
     "INITIAL_CARDS",
     "INVITATION_TTL_H",
@@ -77,6 +78,10 @@ MAX_CARDS: Final = 2
 """Cards of one vehicle that are active or suspended at a time (ours; C32)."""
 MAX_FAST_CANDIDATES: Final = MAX_HOLDERS * MAX_DEVICES_PER_HOLDER + MAX_CARDS
 """Persistent keys tried in one fast transaction, at most (ours; security 5, case 34)."""
+FAST_MAX_AGE_DAYS: Final = 7
+"""A shared key opens by a fast transaction this long after its last standard one, in which the
+vehicle takes what the phone carries; so a key withdrawn offline is bounded (ours; security 5, 16).
+"""
 PAD_GRACE_S: Final = 30.0
 """START passes this long after the key left the console pad, inclusive (ours; C24)."""
 TAP_DEBOUNCE_S: Final = 1.5

@@ -144,7 +144,7 @@ def test_a_flipped_byte_is_refused_or_changes_nothing(path, full, seed):
     data, told = full
     chance = random.Random(seed)
     refused = 0
-    for _ in range(100):
+    for _ in range(200):  # most of the file is empty pages, which tell nothing
         flipped = bytearray(data)
         flipped[chance.randrange(len(data))] ^= chance.randrange(1, 256)
         write(path, flipped)
@@ -908,9 +908,10 @@ def test_a_code_enrols_nobody_who_is_unknown(store):
         txn.pair_code(number, "nobody")
 
 
-def test_a_factory_reset_leaves_the_identity_the_log_and_a_new_epoch(path, full):
+def test_a_factory_reset_leaves_the_identity_a_log_without_names_and_a_new_epoch(path, full):
     with CredentialStore.open(path) as opened:
-        identity, events = opened.identity(), opened.events()
+        identity = opened.identity()
+        events = tuple(replace(each, credential_id=None, text="") for each in opened.events())
         number = issued(opened)
         with opened.transaction() as txn:
             txn.pair_code(number, "phone-1")

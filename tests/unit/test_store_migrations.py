@@ -13,6 +13,7 @@ from dkey.agent.store import AgentStore
 from dkey.crypto.secret import Secret
 from dkey.errors import LocalFault, StoreError
 from dkey.lifecycle.slots import PeerSeen, peer_last_seen, remember_peer, slots, take_slot
+from dkey.lifecycle.roles import Permission, Role
 from dkey.testing import SeededEntropy
 from firmware_mock.garage import create_vehicle, open_vehicle
 from firmware_mock.store import CredentialStore
@@ -28,10 +29,10 @@ def content(path):
         return {name: db.execute(f"SELECT * FROM {name}").fetchall() for (name,) in tables}
 
 
-@pytest.fixture
-def vehicle(tmp_path):
+@pytest.fixture(params=["vehicle_v2.db", "vehicle_v3.db"])
+def vehicle(tmp_path, request):
     path = tmp_path / "vehicle.db"
-    shutil.copy(STORES / "vehicle_v2.db", path)
+    shutil.copy(STORES / request.param, path)
     path.chmod(0o600)
     return path
 
@@ -56,14 +57,17 @@ def opened_vehicle(path):
     return store
 
 
-def test_an_old_vehicle_keeps_all_it_had_and_gains_an_empty_ledger(vehicle):
+def test_an_old_vehicle_keeps_all_it_had_and_gains_what_is_new_empty(vehicle):
     before = content(vehicle)
     opened_vehicle(vehicle).close()
     after = content(vehicle)
     assert before
     assert {name: after[name] for name in before} == before
-    new = {"ledger": 1, "ledger_entry": 0, "ledger_snapshot": 0, "share_slot": 0, "peer_seen": 0}
-    assert {name: len(after[name]) for name in after.keys() - before.keys()} == new
+    ledger = {"ledger", "ledger_entry", "ledger_snapshot", "share_slot", "peer_seen"}
+    new = {"share", "standard_use", "feature_set", "authority", "trusted_time", "reported"}
+    assert after.keys() - before.keys() == new | (ledger - before.keys())
+    filled = {name for name in after.keys() - before.keys() if after[name]}
+    assert filled == {"ledger"}  # its identity
 
 
 def test_an_old_agent_keeps_all_it_had_and_gains_an_empty_ledger(agent):
@@ -125,12 +129,12 @@ def test_a_store_with_a_damaged_ledger_refuses_to_open_and_names_the_entry(vehic
 
 def test_a_mock_vehicle_has_its_ledger_open_with_its_own_key(tmp_path):
     vehicle = create_vehicle(tmp_path / "car", entropy=SeededEntropy(1))
-    ledger = vehicle.store.ledger
-    with vehicle.store.file.transaction():
-        ledger.append("share", b"a friend")
+    owner = SeededEntropy("owner").ephemeral().public
+    vehicle.enrol("owner", owner, Role.OWNER, Permission.ENTRY_AND_START)
     vehicle.close()
     again = open_vehicle(tmp_path / "car", entropy=SeededEntropy(2))
-    assert [entry.body for entry in again.store.ledger.entries()] == [b"a friend"]
+    assert [entry.kind for entry in again.store.ledger.entries()] == ["OWNER"]
+    assert again.keys.book.admissions.owner_x == owner.x
     again.close()
 
 
