@@ -24,7 +24,7 @@ __all__ = [
     "Channel",
     "DeliveryError",
     "Notice",
-    "NoticeKind",
+    "Topic",
     "Notices",
     "Port",
     "Reach",
@@ -41,7 +41,7 @@ class Channel(StrEnum):
     HEAD_UNIT = "HEAD_UNIT"
 
 
-class NoticeKind(StrEnum):
+class Topic(StrEnum):
     """What a notice tells."""
 
     SHARE_OFFERED = "SHARE_OFFERED"
@@ -59,14 +59,14 @@ class NoticeKind(StrEnum):
 
 
 _PHONE: Final = (Channel.APP_PUSH, Channel.EMAIL)
-CHANNELS: Final[Mapping[NoticeKind, tuple[Channel, ...]]] = MappingProxyType(
+CHANNELS: Final[Mapping[Topic, tuple[Channel, ...]]] = MappingProxyType(
     {
-        **dict.fromkeys(NoticeKind, _PHONE),
-        NoticeKind.PROVIDER_SHARE: (Channel.APP_PUSH, Channel.SMS),
-        NoticeKind.PAUSE_ENDING: (Channel.HEAD_UNIT, Channel.SMS),
-        NoticeKind.LOST: (Channel.APP_PUSH, Channel.SMS, Channel.EMAIL),
-        NoticeKind.TRANSFER: (Channel.SMS, Channel.EMAIL),
-        NoticeKind.OFFER: (Channel.EMAIL,),
+        **dict.fromkeys(Topic, _PHONE),
+        Topic.PROVIDER_SHARE: (Channel.APP_PUSH, Channel.SMS),
+        Topic.PAUSE_ENDING: (Channel.HEAD_UNIT, Channel.SMS),
+        Topic.LOST: (Channel.APP_PUSH, Channel.SMS, Channel.EMAIL),
+        Topic.TRANSFER: (Channel.SMS, Channel.EMAIL),
+        Topic.OFFER: (Channel.EMAIL,),
     }
 )
 """Channels of each kind: S111 for providers, S84 for a pause, S56 for a transfer, the rest ours."""
@@ -126,7 +126,7 @@ class Notice:
     at_s: int
     vehicle: bytes | None
     recipient: str
-    kind: NoticeKind
+    kind: Topic
     purpose: str
     channel: Channel
     delivered: bool
@@ -168,14 +168,14 @@ class Notices:
         self,
         recipient: str,
         reach: Reach,
-        kind: NoticeKind,
+        kind: Topic,
         purpose: str,
         *,
         at_s: int,
         vehicle: bytes | None = None,
     ) -> None:
         """Deliver on every channel of the kind and record each; inside an open transaction."""
-        if kind is NoticeKind.OFFER and not reach.offers:
+        if kind is Topic.OFFER and not reach.offers:
             return
         for channel in CHANNELS[kind]:
             delivered = self._delivered(channel, reach.address(channel), purpose)
@@ -196,7 +196,7 @@ class Notices:
                 at_s=at_s,
                 vehicle=vehicle,
                 recipient=to,
-                kind=NoticeKind(kind),
+                kind=Topic(kind),
                 purpose=purpose,
                 channel=Channel(channel),
                 delivered=bool(delivered),

@@ -162,7 +162,7 @@ GAPS: Final = (
     "  <> (SELECT count(*) FROM notification))"
     " + ((SELECT coalesce(max(number), 0) FROM waiting) <> (SELECT count(*) FROM waiting))"
 )
-"""0 unless rows are missing."""
+"""A query of one number, 0 unless rows are missing."""
 
 EMPTY_LAYOUT: Final = durable.Layout(
     what="an authority's store",

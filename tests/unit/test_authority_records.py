@@ -8,7 +8,7 @@ import pytest
 
 from dkey.authority.accounts import Accounts, Purpose, UnknownError
 from dkey.authority.audit import RETENTION_S, Audit, Basis, GoneReason
-from dkey.authority.notifications import Channel, NoticeKind, Notices, Reach, RecordingPort
+from dkey.authority.notifications import Channel, Topic, Notices, Reach, RecordingPort
 from dkey.authority.store_schema import EMPTY_LAYOUT
 from dkey.crypto.secret import Secret
 from dkey.errors import LocalFault, PolicyRefusal, RefusalCode, StoreError
@@ -140,7 +140,7 @@ def test_a_missing_entry_without_a_reason_keeps_the_store_from_opening(file, aud
 def test_a_notice_that_a_pause_ends_goes_out_on_two_channels(file):
     notices = Notices(file, RecordingPort())
     with file.transaction():
-        notices.send("ann", REACH, NoticeKind.PAUSE_ENDING, "in 7 days", at_s=NOW, vehicle=CAR)
+        notices.send("ann", REACH, Topic.PAUSE_ENDING, "in 7 days", at_s=NOW, vehicle=CAR)
     assert [(n.channel, n.delivered) for n in notices.of("ann")] == [
         (Channel.HEAD_UNIT, True),
         (Channel.SMS, True),
@@ -150,14 +150,14 @@ def test_a_notice_that_a_pause_ends_goes_out_on_two_channels(file):
 def test_a_failed_notice_is_recorded_as_not_delivered(file):
     notices = Notices(file, RecordingPort(broken=[Channel.SMS]))
     with file.transaction():
-        notices.send("ann", REACH, NoticeKind.PROVIDER_SHARE, "a wash", at_s=NOW)
+        notices.send("ann", REACH, Topic.PROVIDER_SHARE, "a wash", at_s=NOW)
     assert {n.channel: n.delivered for n in notices.of("ann")} == {
         Channel.APP_PUSH: True,
         Channel.SMS: False,
     }
 
 
-@pytest.mark.parametrize("kind", [kind for kind in NoticeKind if kind is not NoticeKind.OFFER])
+@pytest.mark.parametrize("kind", [kind for kind in Topic if kind is not Topic.OFFER])
 def test_a_security_notice_cannot_be_switched_off(file, kind):
     port = RecordingPort()
     with file.transaction():
@@ -168,7 +168,7 @@ def test_a_security_notice_cannot_be_switched_off(file, kind):
 def test_an_offer_goes_only_to_who_wants_it(file):
     port = RecordingPort()
     with file.transaction():
-        Notices(file, port).send("ann", REACH, NoticeKind.OFFER, "a wash for less", at_s=NOW)
+        Notices(file, port).send("ann", REACH, Topic.OFFER, "a wash for less", at_s=NOW)
     assert port.sent == []
 
 
