@@ -85,9 +85,15 @@ def open_vehicle(
     source = entropy or SystemEntropy()
     key_file = folder / KEY_FILE
     vault = SoftwareVault.open(folder / VAULT, key_file=key_file, entropy=source)
-    seal_key = Secret(hkdf(read_key_file(key_file).reveal(), b"", b"dkey vehicle store", 32))
+    secret = read_key_file(key_file).reveal()
+    seal_key, ledger_key = (
+        Secret(hkdf(secret, b"", label, 32))
+        for label in (b"dkey vehicle store", b"dkey vehicle ledger")
+    )
+    store = CredentialStore.open(folder / STORE)
+    store.give_ledger_key(ledger_key, source)
     return Vehicle(
-        store=CredentialStore.open(folder / STORE),
+        store=store,
         vault=vault,
         seal=Seal(seal_key, source),
         body=Body(),

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from dkey.control.card_rules import EnrolledCard
 from dkey.control.touch import Position
 from dkey.errors import RefusalCode
-from dkey.lifecycle.durable import DurableFile, DurableStore
+from dkey.lifecycle.durable import DurableFile
+from dkey.lifecycle.ledger import LedgerStore
 from dkey.lifecycle.policy import MAX_FAST_CANDIDATES
 from firmware_mock.records import (
     Credential,
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 
-class CredentialStore(DurableStore):
+class CredentialStore(LedgerStore):
     """The open store; made by :meth:`create` or :meth:`open`, used from one thread.
 
     Several processes may have the same file open: writes take turns, and a writer waits at most

@@ -8,6 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from dkey.lifecycle import durable
+from dkey.lifecycle.ledger_schema import (
+    LEDGER_COLUMNS,
+    LEDGER_GAPS,
+    LEDGER_SCHEMA,
+    PEER_COLUMNS,
+    PEER_SCHEMA,
+    SLOT_COLUMNS,
+    SLOT_SCHEMA,
+    check_ledger,
+)
 from dkey.lifecycle.roles import CardProvenance, CredentialState, Permission, Role
 from firmware_mock.records import Credential
 
@@ -109,6 +119,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             digest BLOB NOT NULL) STRICT""",
         "INSERT INTO ownership SELECT 1, 1, NULL, row_digest ('ownership', 1, 1, NULL)",
     ),
+    (*LEDGER_SCHEMA, *SLOT_SCHEMA, *PEER_SCHEMA),
 )
 """Statements that lead from schema version ``index`` to ``index + 1``. A released entry is final.
 
@@ -129,6 +140,9 @@ COLUMNS: Final = {
     "ownership": ("one", "epoch", "resolving_key"),
     "first_use": ("credential_id",),
     "pairing_code": ("number", "issued_s", "salt", "sealed", "tries", "state", "credential_id"),
+    **LEDGER_COLUMNS,
+    **SLOT_COLUMNS,
+    **PEER_COLUMNS,
 }
 """Columns under the digest of a row, in digest order, which never changes."""
 
@@ -147,7 +161,9 @@ LAYOUT: Final = durable.Layout(
             "  <> (s.slot NOT NULL))"
         ),
         "SELECT (SELECT count(*) FROM ownership) <> 1",
+        LEDGER_GAPS,
     ),
+    checks=(check_ledger,),
     restore="keep the file for analysis, restore a backup, or pair all keys again in a new store",
 )
 """What the vehicle's store keeps."""

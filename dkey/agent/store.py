@@ -32,8 +32,9 @@ from dkey.crypto.seal import Seal
 from dkey.crypto.secret import Secret
 from dkey.crypto.vault.software import SoftwareVault, create_key_file
 from dkey.errors import LocalFault, StoreError
-from dkey.lifecycle.durable import DurableFile, DurableStore
+from dkey.lifecycle.durable import DurableFile
 from dkey.lifecycle.features import Feature
+from dkey.lifecycle.ledger import LedgerStore
 from dkey.lifecycle.policy import LOG_RETENTION_MONTHS
 from dkey.pairing.owner import PairedVehicle
 
@@ -54,7 +55,7 @@ _MAX_EVENTS: Final = 10_000
 _MAX_TEXT: Final = 500
 
 
-class AgentStore(DurableStore):
+class AgentStore(LedgerStore):
     """The open store; a :class:`~dkey.access.credential.DeviceStore`. Used from one thread.
 
     Several processes may use one folder, as ``dkey agent run`` and a single command do.
@@ -121,8 +122,9 @@ class AgentStore(DurableStore):
                     f"{_DATABASE} and {_VAULT} in {folder} do not belong together",
                     hint=LAYOUT.restore,
                 )
-            seal = Seal(_seal_secret(vault), entropy)
+            seal = Seal(_seal_secret(vault, b"dkey.agent/1 seal"), entropy)
             store = cls(file, vault, seal, entropy, clock)
+            store.give_ledger_key(_seal_secret(vault, b"dkey.agent/1 ledger"), entropy)
             store.vehicles()  # a resolving key that does not open shows now, not at the vehicle
         except BaseException:
             file.close()
@@ -361,8 +363,8 @@ def _open_vault(
     return vault
 
 
-def _seal_secret(vault: SoftwareVault) -> Secret:
-    """Return the key that seals the database's secrets, 32 bytes."""
+def _seal_secret(vault: SoftwareVault, label: bytes) -> Secret:
+    """Return a key that seals what the database keeps, 32 bytes, one for each label."""
     public = vault.public(_SEAL)
     shared = vault.agree(_SEAL, public)
-    return Secret(hkdf(shared.reveal(), public.point, b"dkey.agent/1 seal", 32))
+    return Secret(hkdf(shared.reveal(), public.point, label, 32))

@@ -11,6 +11,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from dkey.lifecycle.durable import Layout
+from dkey.lifecycle.ledger_schema import (
+    LEDGER_COLUMNS,
+    LEDGER_GAPS,
+    LEDGER_SCHEMA,
+    PEER_COLUMNS,
+    PEER_SCHEMA,
+    check_ledger,
+)
 
 if TYPE_CHECKING:
     from dkey.pairing.owner import PairedVehicle
@@ -121,6 +129,7 @@ LAYOUT: Final = Layout(
             """CREATE TRIGGER event_no_update BEFORE UPDATE ON event
                 BEGIN SELECT RAISE (ABORT, 'the history is not changed'); END""",
         ),
+        (*LEDGER_SCHEMA, *PEER_SCHEMA),
     ),
     columns={
         "agent": ("one", "seal_key"),
@@ -130,6 +139,8 @@ LAYOUT: Final = Layout(
         ),
         "kpersistent": ("group_id", "sub_id", "sealed"),
         "event": ("seq", "t_s", "kind", "group_id", "code", "text"),
+        **LEDGER_COLUMNS,
+        **PEER_COLUMNS,
     },
     # Old events leave from the front, so what is left has no gap.
     gaps=(
@@ -137,6 +148,8 @@ LAYOUT: Final = Layout(
             "SELECT ((SELECT count(*) FROM agent) <> 1)"
             " + (SELECT coalesce(max(seq) - min(seq) + 1, 0) <> count(*) FROM event)"
         ),
+        LEDGER_GAPS,
     ),
+    checks=(check_ledger,),
     restore="restore the whole folder from a backup, or move it away and pair again",
 )

@@ -10,82 +10,34 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import struct
 import sys
 import tempfile
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dkey.errors import LocalFault, StoreError
+from dkey.lifecycle.layout import Layout, Value, digest, insert
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Self
 
-__all__ = ["DurableFile", "DurableStore", "Layout", "Value", "digest", "insert"]
+__all__ = ["DurableFile", "DurableStore", "Layout", "Value", "connect", "digest", "insert"]
 
 BUSY_TIMEOUT_S: Final = 5.0
 """How long a write waits for another process's transaction."""
 _MAGIC: Final = b"SQLite format 3\0"
-Value = str | bytes | int | float | None
-"""What a column holds."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """What one kind of store keeps.
-
-    Attributes:
-        what: Its name in errors, such as ``an agent's store``.
-        application_id: Marks the file as of this kind, in SQLite's header.
-        migrations: Statements that lead from schema version ``index`` to ``index + 1``. They may
-            call ``row_digest (table, values...)``, which is :func:`digest`.
-        columns: Table to its columns under the row's digest, in digest order, the key first.
-        gaps: For schema version ``index + 1`` and later, a query of one number, 0 unless rows are
-            missing.
-        restore: What to do with a damaged file.
-    """
-
-    what: str
-    application_id: int
-    migrations: Sequence[Sequence[str]]
-    columns: Mapping[str, tuple[str, ...]]
-    gaps: tuple[str, ...]
-    restore: str
-
-
-def digest(table: str, values: Sequence[Value]) -> bytes:
-    """Return the digest of a row: BLAKE2b-128 over type, length and bytes of each value."""
-    state = blake2b(digest_size=16, person=table.encode())
-    for value in values:
-        match value:
-            case None:
-                kind, data = b"n", b""
-            case bytes():
-                kind, data = b"b", value
-            case str():
-                kind, data = b"t", value.encode()
-            case int():
-                kind, data = b"i", struct.pack(">q", value)
-            case float():
-                kind, data = b"f", struct.pack(">d", value)
-        state.update(kind + struct.pack(">I", len(data)) + data)
-    return state.digest()
-
-
-def insert(
-    db: sqlite3.Connection, layout: Layout, table: str, row: Sequence[Value], *, replace: bool
-) -> None:
-    """Write one row with its digest; ``row`` is in the order of the layout's columns."""
-    columns = (*layout.columns[table], "digest")
-    db.execute(
-        f"INSERT {'OR REPLACE ' if replace else ''}INTO {table} ({', '.join(columns)})"  # noqa: S608 - names of the layout
-        f" VALUES ({', '.join('?' * len(columns))})",
-        (*row, digest(table, row)),
+def connect(path: Path) -> sqlite3.Connection:
+    """Open an existing database; transactions begin and end by statement only."""
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        isolation_level=None,
+        timeout=BUSY_TIMEOUT_S,
     )
 
 
@@ -123,7 +75,8 @@ class DurableFile:
             handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
             draft = Path(name)
             os.close(handle)
-            with closing(_connect(draft)) as db:
+            with closing(connect(draft)) as db:
+                _know_digest(db)
                 _build(db, layout, fill)
             _sync(draft)
             os.link(draft, path)  # unlike a rename, this never takes the place of a store
@@ -142,8 +95,19 @@ class DurableFile:
                 draft.unlink(missing_ok=True)
 
     @classmethod
-    def open(cls, path: Path, layout: Layout) -> DurableFile:
+    def open(
+        cls,
+        path: Path,
+        layout: Layout,
+        *,
+        connect: Callable[[Path], sqlite3.Connection] = connect,
+    ) -> DurableFile:
         """Check the whole file, bring it to the newest schema, and open it.
+
+        Args:
+            path: A file made by :meth:`create`.
+            layout: What it keeps.
+            connect: Opens the database; a simulated disk comes in here.
 
         Raises:
             StoreError: Missing, damaged, foreign, readable by others, of a newer program, or on a
@@ -152,7 +116,8 @@ class DurableFile:
         _check_file(path, layout)
         db: sqlite3.Connection | None = None
         try:
-            db = _connect(path)
+            db = connect(path)
+            _know_digest(db)
             version = _check_version(db, path, layout)
             _check_schema(db, path, layout, version)
             _check_content(db, path, layout, version)
@@ -237,9 +202,21 @@ class DurableFile:
             (*row[1:], digest(table, row), row[0]),
         )
 
+    def write(self, sql: str, *values: Value) -> None:
+        """Run one statement on a table that carries its own check."""
+        self._writable().execute(sql, values)
+
     def delete(self, table: str, condition: str, *values: Value) -> None:
         """Remove the rows of ``table`` that meet the condition, such as ``id = ?``."""
         self._writable().execute(f"DELETE FROM {table} WHERE {condition}", values)  # noqa: S608 - names of the layout
+
+    def require_transaction(self) -> None:
+        """Refuse to go on where none is open, before something is read that a write rests on.
+
+        Raises:
+            LocalFault: No transaction is open.
+        """
+        self._writable()
 
     def _writable(self) -> sqlite3.Connection:
         db = self._open()
@@ -258,6 +235,11 @@ class DurableStore:
 
     def __init__(self, file: DurableFile) -> None:
         self._file = file
+
+    @property
+    def file(self) -> DurableFile:
+        """The file itself, for what stands beside the store's own tables."""
+        return self._file
 
     def close(self) -> None:
         """Release the file. May be called twice; an open transaction is rolled back."""
@@ -278,18 +260,6 @@ class DurableStore:
     def settings(self) -> dict[str, str | int]:
         """What SQLite reports of the settings that durability rests on."""
         return self._file.settings
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """Open an existing database; transactions begin and end by statement only."""
-    db = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw",
-        uri=True,
-        isolation_level=None,
-        timeout=BUSY_TIMEOUT_S,
-    )
-    _know_digest(db)
-    return db
 
 
 def _know_digest(db: sqlite3.Connection) -> None:
@@ -392,6 +362,9 @@ def _check_content(db: sqlite3.Connection, path: Path, layout: Layout, version: 
                 raise StoreError(
                     f"{path} is damaged: a row of {table} changed", hint=layout.restore
                 )
+    for check in layout.checks:
+        if (wrong := check(db)) is not None:
+            raise StoreError(f"{path} is damaged: {wrong}", hint=layout.restore)
     if any(db.execute(query).fetchone()[0] for query in layout.gaps[:version]):
         raise StoreError(f"{path} is damaged: rows are missing", hint=layout.restore)
 

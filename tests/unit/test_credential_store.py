@@ -178,7 +178,8 @@ def test_a_truncated_file_is_refused_at_every_length(path, full):
     lengths |= set(range(0, len(data), 1024))
     for length in sorted(lengths):
         write(path, data[:length])
-        assert refuses_or_tells(path, told), length
+        refused = refuses_or_tells(path, told)
+        assert refused or not any(data[length:]), length  # the empty end of a page says nothing
 
 
 def test_a_page_of_zeros_is_refused(path, full):
@@ -776,7 +777,7 @@ def tried(store, number):
 def test_a_store_of_the_first_schema_is_migrated_with_all_it_holds(first_schema):
     for _ in range(2):
         with CredentialStore.open(first_schema) as opened:
-            assert opened.settings["user_version"] == 2
+            assert opened.settings["user_version"] == len(MIGRATIONS)
             assert opened.credentials() == (phone(1), card(11))
             assert [each.sealed for each in opened.fast_candidates(HANDLE)] == [b"sealed"]
             assert [each.text for each in opened.events()] == ["tap"]

@@ -1,0 +1,238 @@
+"""The append-only ledger of one side: what happened to its keys, sealed and chained.
+
+It is a few tables in the side's durable file (:mod:`dkey.lifecycle.ledger_schema`, specs/storage.md
+§7), so that an entry and the slot or credential it speaks of are one commit. Each entry is sealed,
+AES-256-GCM, bound to the ledger's id, its number, its kind and the running digest of all entries
+before it: an entry of another ledger, of another place or of another history does not open. A
+snapshot is bound to the running digest at its entry, which stands for all entries up to it.
+
+Not found in the file itself: the loss of the last entries, or the whole file put back from a
+backup. What the peers saw last finds both (:func:`dkey.lifecycle.slots.remember_peer`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from dkey.crypto.seal import Seal
+from dkey.crypto.secret import Secret
+from dkey.errors import LocalFault, StoreError, VaultError
+from dkey.lifecycle.durable import DurableFile, DurableStore
+from dkey.lifecycle.ledger_schema import BEFORE_FIRST, next_running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dkey.crypto.entropy import Entropy
+
+__all__ = ["Entry", "Head", "Ledger", "LedgerStore"]
+
+_ENTRY: Final = b"dkey.ledger/1 entry"
+_SNAPSHOT: Final = b"dkey.ledger/1 state"
+_ID: Final = 16
+_KEPT_SNAPSHOTS: Final = 2
+_PAGE: Final = 1000
+"""Entries read at a time: no more are in memory."""
+_RESTORE: Final = "restore the store and its key file from the same backup"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One entry.
+
+    Attributes:
+        seq: Its number, from 1 without gaps.
+        kind: What it is about; in clear in the file.
+        body: What it says; sealed in the file.
+    """
+
+    seq: int
+    kind: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """How far a ledger is.
+
+    Attributes:
+        seq: Number of the last entry; 0 before the first.
+        digest: Running SHA-256 over all entries.
+    """
+
+    seq: int
+    digest: bytes
+
+
+class Ledger:
+    """The ledger in an open file; used from one thread, while other processes may append too.
+
+    The file's own check at open read the whole chain; this opens the newest snapshot and every
+    entry after it, so that none of them was exchanged for one that only fits the chain.
+
+    Args:
+        file: An open file whose layout has the ledger's tables.
+        seal_key: 32 bytes, the same for the life of the file.
+        entropy: Source of nonces, and of the ledger's id the first time.
+
+    Raises:
+        StoreError: The snapshot or an entry after it does not open: damaged, or another key.
+    """
+
+    def __init__(self, file: DurableFile, seal_key: Secret, entropy: Entropy) -> None:
+        self._file = file
+        self._seal = Seal(seal_key, entropy)
+        self._id = _identity(file, entropy)
+        self.restored()
+
+    @property
+    def head(self) -> Head:
+        """How far the ledger is, with what other processes appended."""
+        # The primary key answers this at once; asking each time, under the lock of a transaction,
+        # holds through a rollback and beside another writer, which a remembered head would not.
+        rows = self._file.rows("SELECT seq, running FROM ledger_entry ORDER BY seq DESC LIMIT 1")
+        return Head(seq=rows[0][0], digest=rows[0][1]) if rows else _NOTHING
+
+    def append(self, kind: str, body: bytes) -> int:
+        """Add one entry, inside an open transaction of the file, and return its number.
+
+        Raises:
+            LocalFault: No transaction is open, or kind is not 1 to 32 letters.
+        """
+        if not (kind.isascii() and 1 <= len(kind) <= 32):
+            raise LocalFault(f"no entry is of kind {kind!r}", hint="name it in 1 to 32 letters")
+        head = self.head
+        seq = head.seq + 1
+        sealed = self._seal.close(Secret(body), self._place(_ENTRY, head, kind))
+        running = next_running(head.digest, kind, sealed)
+        self._file.write("INSERT INTO ledger_entry VALUES (?, ?, ?, ?)", seq, kind, sealed, running)
+        return seq
+
+    def entries(self, after_seq: int = 0) -> Iterator[Entry]:
+        """Yield the entries with a higher number, oldest first; each is checked and opened.
+
+        Raises:
+            StoreError: An entry is missing, changed or does not open; it is named.
+        """
+        head = self._at(after_seq)
+        while rows := self._file.rows(
+            "SELECT seq, kind, sealed, running FROM ledger_entry"
+            " WHERE seq > ? ORDER BY seq LIMIT ?",
+            head.seq,
+            _PAGE,
+        ):
+            for seq, kind, sealed, running in rows:
+                if seq != head.seq + 1:
+                    raise StoreError(
+                        f"entry {head.seq + 1} of the ledger is missing", hint=_RESTORE
+                    )
+                if running != next_running(head.digest, kind, sealed):
+                    raise StoreError(f"entry {seq} of the ledger changed", hint=_RESTORE)
+                body = self._opened(sealed, self._place(_ENTRY, head, kind), f"entry {seq}")
+                head = Head(seq=seq, digest=running)
+                yield Entry(seq=seq, kind=kind, body=body)
+
+    def snapshot(self, body: bytes) -> None:
+        """Keep the state as of the head, inside an open transaction; the last two stay.
+
+        The second is for who repairs a store whose newest one was written wrong; it is not used.
+
+        Raises:
+            LocalFault: No transaction is open.
+        """
+        head = self.head
+        sealed = self._seal.close(Secret(body), self._place(_SNAPSHOT, head))
+        self._file.put("ledger_snapshot", head.seq, sealed, replace=True)
+        self._file.delete(
+            "ledger_snapshot",
+            "seq NOT IN (SELECT seq FROM ledger_snapshot ORDER BY seq DESC LIMIT ?)",
+            _KEPT_SNAPSHOTS,
+        )
+
+    def restored(self) -> tuple[bytes | None, tuple[Entry, ...]]:
+        """Return the newest snapshot, None without one, and the entries after it.
+
+        Raises:
+            StoreError: It or one of them is damaged or does not open.
+        """
+        rows = self._file.rows("SELECT seq, sealed FROM ledger_snapshot ORDER BY seq DESC LIMIT 1")
+        if not rows:
+            return None, tuple(self.entries())
+        ((seq, sealed),) = rows
+        return self._state(seq, sealed), tuple(self.entries(after_seq=seq))
+
+    def verify(self) -> None:
+        """Check and open every entry and every snapshot.
+
+        Raises:
+            StoreError: One is missing, changed or does not open; it is named.
+        """
+        for _ in self.entries():
+            pass
+        for seq, sealed in self._file.rows("SELECT seq, sealed FROM ledger_snapshot"):
+            self._state(seq, sealed)
+
+    def _at(self, seq: int) -> Head:
+        """Return the head as it was after entry ``seq``."""
+        if seq <= 0:
+            return _NOTHING
+        rows = self._file.rows("SELECT running FROM ledger_entry WHERE seq = ?", seq)
+        if not rows:
+            raise StoreError(f"entry {seq} of the ledger is missing", hint=_RESTORE)
+        return Head(seq=seq, digest=rows[0][0])
+
+    def _place(self, what: bytes, head: Head, kind: str = "") -> bytes:
+        """Return what a seal is bound to: label, id, number, running digest, kind."""
+        seq = head.seq + (what == _ENTRY)
+        return b"".join((what, self._id, seq.to_bytes(8, "big"), head.digest, kind.encode()))
+
+    def _state(self, seq: int, sealed: bytes) -> bytes:
+        place = self._place(_SNAPSHOT, self._at(seq))
+        return self._opened(sealed, place, f"the snapshot of entry {seq}")
+
+    def _opened(self, sealed: bytes, place: bytes, name: str) -> bytes:
+        try:
+            return self._seal.open(sealed, place).reveal()
+        except VaultError as exc:
+            raise StoreError(f"{name} of the ledger does not open", hint=_RESTORE) from exc
+
+
+class LedgerStore(DurableStore):
+    """A store whose file has a ledger; whoever holds the keys of the side gives it its key."""
+
+    _ledger: Ledger | None = None
+    _ledger_key: tuple[Secret, Entropy] | None = None
+
+    def give_ledger_key(self, seal_key: Secret, entropy: Entropy) -> None:
+        """Let :attr:`ledger` open with this key, 32 bytes."""
+        self._ledger_key = seal_key, entropy
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger, opened when it is first asked for, outside a transaction.
+
+        Raises:
+            LocalFault: The store has no key to it.
+            StoreError: It is damaged.
+        """
+        if self._ledger is None:
+            if self._ledger_key is None:
+                raise LocalFault("this store has no key to its ledger", hint="give it the key")
+            self._ledger = Ledger(self._file, *self._ledger_key)
+        return self._ledger
+
+
+_NOTHING: Final = Head(seq=0, digest=BEFORE_FIRST)
+_FIND: Final = "SELECT id FROM ledger"
+
+
+def _identity(file: DurableFile, entropy: Entropy) -> bytes:
+    """Return the ledger's id, 16 bytes; the first to ask makes it."""
+    if not (found := file.rows(_FIND)):
+        with file.transaction():
+            if not (found := file.rows(_FIND)):  # unless another process was first
+                file.put("ledger", 1, entropy.random(_ID))
+                found = file.rows(_FIND)
+    identity: bytes = found[0][0]
+    return identity

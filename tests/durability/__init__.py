@@ -1,0 +1,1 @@
+"""Proofs that what was acknowledged stays: power cuts, races, and any order of use."""

@@ -1,0 +1,107 @@
+"""Stores that older programs left open in this one, with all that was in them."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from dkey.agent.store import AgentStore
+from dkey.crypto.secret import Secret
+from dkey.errors import LocalFault
+from dkey.lifecycle.slots import PeerSeen, peer_last_seen, remember_peer, slots, take_slot
+from dkey.testing import SeededEntropy
+from firmware_mock.store import CredentialStore
+
+STORES = Path(__file__).parent.parent / "fixtures" / "stores"
+
+
+def content(path):
+    """Return every row of every table."""
+    with closing(sqlite3.connect(path)) as db:
+        tables = db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+        return {name: db.execute(f"SELECT * FROM {name}").fetchall() for (name,) in tables}
+
+
+@pytest.fixture
+def vehicle(tmp_path):
+    path = tmp_path / "vehicle.db"
+    shutil.copy(STORES / "vehicle_v2.db", path)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def agent(tmp_path):
+    folder = tmp_path / "agent"
+    shutil.copytree(STORES / "agent_v1", folder)
+    for file in folder.iterdir():
+        file.chmod(0o600)
+    folder.chmod(0o700)
+    return folder
+
+
+def opened_agent(folder):
+    return AgentStore.open(folder, entropy=SeededEntropy(1))
+
+
+def opened_vehicle(path):
+    store = CredentialStore.open(path)
+    store.give_ledger_key(Secret(bytes(32)), SeededEntropy(1))
+    return store
+
+
+def test_an_old_vehicle_keeps_all_it_had_and_gains_an_empty_ledger(vehicle):
+    before = content(vehicle)
+    opened_vehicle(vehicle).close()
+    after = content(vehicle)
+    assert before
+    assert {name: after[name] for name in before} == before
+    new = ("ledger", "ledger_entry", "ledger_snapshot", "share_slot", "peer_seen")
+    assert {name: after[name] for name in after.keys() - before.keys()} == {
+        name: [] for name in new
+    }
+
+
+def test_an_old_agent_keeps_all_it_had_and_gains_an_empty_ledger(agent):
+    before = content(agent / "agent.db")
+    opened_agent(agent).close()
+    after = content(agent / "agent.db")
+    assert before
+    assert {name: after[name] for name in before} == before
+    new = ("ledger", "ledger_entry", "ledger_snapshot", "peer_seen")
+    assert {name: after[name] for name in after.keys() - before.keys()} == {
+        name: [] for name in new
+    }
+
+
+def test_the_migrated_vehicle_keeps_a_ledger(vehicle):
+    with opened_vehicle(vehicle) as store:
+        ledger = store.ledger
+        with store.file.transaction():
+            ledger.append("share", b"a friend")
+            take_slot(store.file, b"share 1")
+    with opened_vehicle(vehicle) as store:
+        assert [entry.body for entry in store.ledger.entries()] == [b"a friend"]
+        assert slots(store.file) == {1: b"share 1"}
+
+
+def test_the_migrated_agent_keeps_a_ledger(agent):
+    seen = PeerSeen(epoch=1, number=2)
+    with opened_agent(agent) as store:
+        ledger = store.ledger
+        with store.file.transaction():
+            ledger.append("share", b"to a friend")
+            remember_peer(store.file, b"G" * 16, seen)
+    with opened_agent(agent) as store:
+        assert [entry.body for entry in store.ledger.entries()] == [b"to a friend"]
+        assert peer_last_seen(store.file, b"G" * 16) == seen
+        assert len(store.vehicles()) == 1
+
+
+def test_a_store_without_the_key_does_not_open_its_ledger(vehicle):
+    with CredentialStore.open(vehicle) as store, pytest.raises(LocalFault, match="no key"):
+        _ = store.ledger
