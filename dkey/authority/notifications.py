@@ -173,12 +173,23 @@ class Notices:
         *,
         at_s: int,
         vehicle: bytes | None = None,
+        said: str | None = None,
     ) -> None:
-        """Deliver on every channel of the kind and record each; inside an open transaction."""
+        """Deliver on every channel of the kind and record each; inside an open transaction.
+
+        Args:
+            recipient: Pseudonym of the person.
+            reach: How the person can be reached.
+            kind: What the notice tells.
+            purpose: In words, with pseudonyms, for the record.
+            at_s: When, seconds since 1970.
+            vehicle: Vehicle identifier.
+            said: The words that go out, where they differ from the recorded ones.
+        """
         if kind is Topic.OFFER and not reach.offers:
             return
         for channel in CHANNELS[kind]:
-            delivered = self._delivered(channel, reach.address(channel), purpose)
+            delivered = self._delivered(channel, reach.address(channel), said or purpose)
             number = self._file.rows("SELECT coalesce(max(number), 0) + 1 FROM notification")[0][0]
             row = (number, at_s, vehicle, recipient, kind.value, purpose, channel.value)
             self._file.put("notification", *row, int(delivered))

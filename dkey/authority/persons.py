@@ -16,7 +16,7 @@ from dkey.lifecycle.commands import AUTHORITY, DEALER, VEHICLE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["NAMED", "accounts_in", "outward_text", "renamed"]
+__all__ = ["NAMED", "accounts_in", "outward_text", "outward_value", "renamed"]
 
 NAMED: Final = frozenset({AUTHORITY, DEALER, VEHICLE})
 """Actors that are no accounts."""
@@ -53,3 +53,14 @@ def accounts_in(value: object) -> set[str]:
 def outward_text(text: str, account: Callable[[str], str]) -> str:
     """Return a text with every pseudonym in it put through ``account``."""
     return _PERSON.sub(lambda found: account(found.group()), text)
+
+
+def outward_value(value: object, account: Callable[[str], str | None]) -> object:
+    """Return a JSON value with every pseudonym in it put through ``account``."""
+    if isinstance(value, dict):
+        return {name: outward_value(each, account) for name, each in value.items()}
+    if isinstance(value, list):
+        return [outward_value(each, account) for each in value]
+    if isinstance(value, str) and _PERSON.fullmatch(value):
+        return account(value)
+    return value
