@@ -197,7 +197,7 @@ class Accounts:
             " WHERE person = ? ORDER BY number",
             person,
         )
-        return [*rows]  # type: ignore[list-item]
+        return [*rows]
 
     def _row(self, person: str) -> tuple[str, str, bytes, str, int, int, str, int]:
         rows = self._file.rows(
@@ -207,4 +207,4 @@ class Accounts:
         )
         if not rows:
             raise UnknownError("there is no such person", hint="register an account first")
-        return rows[0]  # type: ignore[return-value]
+        return rows[0]

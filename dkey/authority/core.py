@@ -19,7 +19,7 @@ from dkey.authority.rings import Rings
 from dkey.authority.telling import told
 from dkey.authority.values import Outcome
 from dkey.authority.vehicles import Vehicles
-from dkey.errors import LocalFault, PolicyRefusal, RefusalCode
+from dkey.errors import LocalFault, PolicyRefusal, RefusalCode, StoreError
 from dkey.lifecycle.command_codec import decode, encode
 from dkey.lifecycle.commands import (
     AUTHORITY,
@@ -213,6 +213,12 @@ class Core:
                 self._perform(record, command, now_s, waiting)
             except PolicyRefusal as refusal:
                 _log.info("waiting command %d was refused: %s", waiting.number, refusal.code)
+            except LocalFault as fault:
+                if isinstance(fault, StoreError):
+                    raise
+                with self._file.transaction():
+                    text = Exception.__str__(fault)
+                    self._outage.done(waiting, now_s, code="FAILED", text=text)
 
     # --- records ------------------------------------------------------------------------------
 
@@ -321,8 +327,6 @@ class Core:
 
     def _person(self, account: str) -> str:
         return account if account in NAMED else self._accounts.person(account)
-
-
 
     def _check_service(self) -> None:
         """Refuse what cannot wait for the end of an outage."""

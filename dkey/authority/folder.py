@@ -45,7 +45,7 @@ _SEAL: Final = "seal"
 _KEY_FILE: Final = "authority.key"
 _VAULT: Final = "vault.json"
 _DATABASE: Final = "authority.db"
-_TOKEN: Final = "admin.token"
+_ADMIN: Final = "admin.token"
 _TOKEN_SIZE: Final = 64
 
 LAYOUT: Final = Layout(
@@ -106,7 +106,7 @@ def create_folder(
     vault = SoftwareVault.create(folder / _VAULT, key_file=folder / _KEY_FILE, entropy=entropy)
     vault.generate(SIGNING_KEY)
     vault.generate(_SEAL)
-    replace_file(folder / _TOKEN, f"{new_token(entropy)}\n", mode=0o600)
+    replace_file(folder / _ADMIN, f"{new_token(entropy)}\n", mode=0o600)
     now_s = int(clock())
     DurableFile.create(
         folder / _DATABASE, LAYOUT, lambda file: file.put("authority", 1, now_s, now_s, None)
@@ -130,7 +130,7 @@ def open_folder(folder: Path, *, entropy: Entropy) -> Folder:
         file=DurableFile.open(folder / _DATABASE, LAYOUT),
         vault=vault,
         seal_key=seal_key,
-        admin_token=_admin_token(folder / _TOKEN),
+        admin_token=_admin_token(folder / _ADMIN),
     )
 
 

@@ -57,7 +57,7 @@ def from_json(cls: type[T], value: Any) -> T:
     """
     if not isinstance(value, dict):
         raise _malformed("an object was expected")
-    types = field_types(cls)
+    types: dict[str, Any] = field_types(cls)  # type: ignore[arg-type]
     unknown = value.keys() - types.keys()
     if unknown:
         raise _malformed(f"{cls.__name__} has no field {min(unknown)!r}")

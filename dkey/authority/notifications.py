@@ -24,11 +24,11 @@ __all__ = [
     "Channel",
     "DeliveryError",
     "Notice",
-    "Topic",
     "Notices",
     "Port",
     "Reach",
     "RecordingPort",
+    "Topic",
 ]
 
 

@@ -1,16 +1,16 @@
-"""An outage of the authority: what waits for its end, and the record of the incident (S31, S138)."""
+"""Outages of the authority: what waits for the end of one, and its record (S31, S138)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from dkey.lifecycle.durable import DurableFile
 
 __all__ = ["Incident", "Outage", "Waiting"]
 
-_MAX_TEXT = 500
+_MAX_TEXT: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +107,8 @@ class Outage:
         """Return the commands that wait or waited, in order."""
         rows = self._file.rows(
             "SELECT number, at_s, vehicle, command, done_s, code, text FROM waiting"
-            f" {'WHERE done_s IS NULL' if open_only else ''} ORDER BY number"
+            " WHERE done_s IS NULL OR NOT ? ORDER BY number",
+            int(open_only),
         )
         names = ("number", "at_s", "vehicle", "command", "done_s", "code", "text")
         return [Waiting(**dict(zip(names, row, strict=True))) for row in rows]

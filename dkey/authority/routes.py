@@ -1,8 +1,7 @@
 """Which request stands for which command: one table for the server and for its client.
 
 A route's path stands under ``/v1/vehicles/{vehicle}``. ``{item}`` in it is the share, card or key
-that the command is about; ``fixed`` fields are implied by the path. Every other field of the command
-is in the body.
+that the command is about. Every other field of the command is in the body.
 """
 
 from __future__ import annotations

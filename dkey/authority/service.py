@@ -144,9 +144,7 @@ class Authority(TelematicDesk):
         person, now_s = self._accounts.person(account), self._now()
         with self._file.transaction():
             self._accounts.consent(person, purpose, version=version, channel=channel, now_s=now_s)
-            self._note(
-                now_s, self._person(actor), "Consent", subject=person, text=purpose.value
-            )
+            self._note(now_s, self._person(actor), "Consent", subject=person, text=purpose.value)
 
     def withdraw_consent(self, actor: str, account: str, purpose: Purpose) -> int:
         """Take a consent back; return how many audit entries went with it (S145, S148)."""
@@ -155,7 +153,7 @@ class Authority(TelematicDesk):
         with self._file.transaction():
             self._accounts.withdraw(person, purpose, now_s)
             gone = 0
-            if purpose.value in Basis:
+            if purpose is not Purpose.TERMS:
                 gone = self._audit.withdraw_consent(person, Basis(purpose.value), now_s)
             self._note(
                 now_s, self._person(actor), "WithdrawConsent", basis=Basis.NONE, text=purpose.value
@@ -188,7 +186,7 @@ class Authority(TelematicDesk):
         keys = [
             {"vehicle": vehicle.hex(), **to_json(view)}
             for vehicle, ring in rings
-            for view in ring.keys()
+            for view in ring.keys(None)
             if view.account == person
         ]
         consents = [
@@ -209,7 +207,7 @@ class Authority(TelematicDesk):
             "events": [{**to_json(each), "text": ""} for each in self._audit.export(person)],
         }
         exported = outward_value(form, own)
-        assert isinstance(exported, dict)  # noqa: S101 - an object stays one
+        assert isinstance(exported, dict)
         return exported
 
     def erase(self, actor: str, account: str) -> int:
@@ -314,7 +312,7 @@ class Authority(TelematicDesk):
         shown = everything if actor in NAMED else ring.keys(self._person(actor))
         entries = []
         for view in shown:
-            form = {name: value for name, value in to_json(view).items()}
+            form = to_json(view)
             form["account"] = self._accounts.account(view.account) if view.account else None
             entries.append(KeyEntry(**form))
         return KeyList(

@@ -1,4 +1,4 @@
-"""Telematic units of the vehicles here: the state machine of the rules, kept, over a stub transport.
+"""Telematic units of the vehicles here: the state machine, kept, over a stub transport.
 
 Who may do what is decided in :mod:`dkey.lifecycle.telematic`; this keeps the unit and carries what
 was decided to it. After a deactivation nothing more is logged but changes of state (S156).

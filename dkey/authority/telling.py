@@ -42,7 +42,10 @@ _DUE: Final[Mapping[NoticeKind, tuple[Topic, str]]] = MappingProxyType(
             "your keys are suspended in 7 days for unpaid fees; you may object",
         ),
         NoticeKind.TERMINATION: (Topic.OTHER, "the contract ends in 14 days"),
-        NoticeKind.TRANSFERRED: (Topic.TRANSFER, "the contract was ended: the vehicle was passed on"),
+        NoticeKind.TRANSFERRED: (
+            Topic.TRANSFER,
+            "the contract ended: the vehicle was passed on",
+        ),
         NoticeKind.PROVIDER_KEY: (Topic.PROVIDER_SHARE, "a provider is given a key"),
     }
 )
@@ -76,7 +79,7 @@ def told(effects: Iterable[Effect], actor: str) -> list[Told]:
     return [*found.values()]
 
 
-def _told(effect: Effect) -> Told | None:
+def _told(effect: Effect) -> Told | None:  # noqa: PLR0911 - one row for each kind
     match effect:
         case KeyOffered():
             words = f"a key was offered to you as {effect.role.value}"

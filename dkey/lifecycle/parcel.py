@@ -235,7 +235,7 @@ class KeyParcel:
             lists={issuer: raw for issuer, raw in both.items() if raw is not None},
             seen=None if seen is None else VehicleReceipt.parse(seen),
         )
-        if parcel._header(header.size) != header:  # noqa: SLF001 - its own class
+        if parcel._header(header.size) != header:
             raise _malformed("its header says something else than its body")
         return parcel
 
