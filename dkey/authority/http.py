@@ -1,8 +1,8 @@
 """The authority over HTTP: a FastAPI application around one :class:`Authority`.
 
 Every state-changing request names its actor and carries that actor's bearer token. An answer is
-``{"ok": true, ...}``, or a 4xx with ``{"ok": false, "code", "why", "try"}``. The whole API is in the
-document at ``/openapi.json`` and in specs/authority.md. Annotations here are read at run time.
+``{"ok": true, ...}``, or a 4xx with ``{"ok": false, "code", "why", "try"}``. The whole API is in
+the document at ``/openapi.json`` and in specs/authority.md. Annotations here are read at run time.
 """
 
 import time
@@ -28,12 +28,10 @@ from dkey.authority.service import Authority
 from dkey.errors import DkeyError, LocalFault, PolicyRefusal, RefusalCode, StoreError, WireError
 from dkey.testing import FakeClock
 
-__all__ = ["create_app"]
+__all__ = ["api_document", "create_app"]
 
 _VEHICLE = "/v1/vehicles/{vehicle}"
-VehicleId = Annotated[
-    str, Path(pattern="^[0-9a-f]{32}$", description="Vehicle identifier, in hex.")
-]
+VehicleId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Vehicle, in hex.")]
 ItemId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Share, key or card, in hex.")]
 Bearer = Annotated[str | None, Header(description="`Bearer` and the actor's token.")]
 AskedBy = Annotated[m.Actor, Query(description="Who asks.")]
@@ -54,6 +52,16 @@ def create_app(
         limits: Sizes and rates.
         now: A monotonic clock, for the rates.
     """
+    app = _application(authority, fake_clock)
+    return Guard(app, limits or Limits(), now)
+
+
+def api_document(authority: Authority) -> dict[str, Any]:
+    """Return the API document, with what only a fake clock brings."""
+    return _application(authority, FakeClock()).openapi()
+
+
+def _application(authority: Authority, fake_clock: FakeClock | None) -> FastAPI:
     app = FastAPI(
         title="dkey authority",
         version="1",
@@ -69,7 +77,7 @@ def create_app(
     add_units(app, access)
     _add_service(app, access, fake_clock)
     _add_errors(app)
-    return Guard(app, limits or Limits(), now)
+    return app
 
 
 def _add_command(app: FastAPI, access: Access, route: Route) -> None:
@@ -202,7 +210,7 @@ def _add_service(app: FastAPI, access: Access, fake_clock: FakeClock | None) -> 
         return m.HealthAnswer(**to_json(authority.health()))
 
 
-# --- refusals --------------------------------------------------------------------------------------
+# --- refusals ------------------------------------------------------------------------------------
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -213,7 +221,7 @@ def _add_errors(app: FastAPI) -> None:
         app.add_exception_handler(kind, refused)
 
 
-def _refusal(exc: Exception) -> JSONResponse:
+def _refusal(exc: Exception) -> JSONResponse:  # noqa: PLR0911 - one row for each kind
     """Return the answer to a request that failed; what was sent is not repeated in it."""
     match exc:
         case PolicyRefusal():

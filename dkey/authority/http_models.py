@@ -327,7 +327,8 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 
 def command_model(route: Route) -> type[BaseModel]:
     """Return the body of a route: the fields of its command that are not in the path."""
-    return _model(route.command, f"{route.command.__name__}Form", leave_out=route.item)
+    kind: Any = route.command
+    return _model(kind, f"{route.command.__name__}Form", leave_out=route.item)
 
 
 @cache
@@ -342,7 +343,7 @@ def _model(kind: type, name: str, *, leave_out: str | None = None) -> type[BaseM
     return create_model(name, __base__=Form, __doc__=text, **parts)
 
 
-def _type(name: str, kind: Any) -> Any:
+def _type(name: str, kind: Any) -> Any:  # noqa: PLR0911 - one row for each kind
     if isinstance(kind, UnionType):
         inner = next(each for each in get_args(kind) if each is not NoneType)
         return _type(name, inner) | None
@@ -350,7 +351,7 @@ def _type(name: str, kind: Any) -> Any:
         return _model(kind, kind.__name__)
     if isinstance(kind, type) and issubclass(kind, Enum | bool):
         return kind
-    how = {"examples": [_EXAMPLES[name]]} if name in _EXAMPLES else {}
+    how: dict[str, Any] = {"examples": [_EXAMPLES[name]]} if name in _EXAMPLES else {}
     if kind is bytes:
         return Annotated[str, Field(pattern=f"^[0-9a-f]{{{2 * SIZES[name]}}}$", **how)]
     if kind is int:

@@ -14,9 +14,7 @@ _ACCOUNT = "/v1/accounts/{account}"
 Bearer = Annotated[str | None, Header(description="`Bearer` and the actor's token.")]
 AskedBy = Annotated[m.Actor, Query(description="Who asks.")]
 InPath = Annotated[m.AccountId, Path(description="Account that it is about.")]
-VehicleId = Annotated[
-    str, Path(pattern="^[0-9a-f]{32}$", description="Vehicle identifier, in hex.")
-]
+VehicleId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Vehicle, in hex.")]
 DisputeNumber = Annotated[int, Path(ge=1, le=2**31)]
 
 

@@ -15,9 +15,7 @@ __all__ = ["add_units"]
 _UNIT = "/v1/vehicles/{vehicle}/unit"
 Bearer = Annotated[str | None, Header(description="`Bearer` and the actor's token.")]
 AskedBy = Annotated[m.Actor, Query(description="Who asks.")]
-VehicleId = Annotated[
-    str, Path(pattern="^[0-9a-f]{32}$", description="Vehicle identifier, in hex.")
-]
+VehicleId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Vehicle, in hex.")]
 
 
 def _answer(unit: TelematicUnit) -> m.UnitAnswer:

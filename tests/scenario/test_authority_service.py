@@ -139,7 +139,7 @@ def test_a_key_is_offered_only_to_an_account(world):
         world.do(vehicle, command)
 
 
-# --- records ---------------------------------------------------------------------------------------
+# --- records -------------------------------------------------------------------------------------
 
 
 def test_a_refused_command_leaves_an_audit_entry_and_nothing_else(world, place):
@@ -200,7 +200,7 @@ def test_a_notice_that_fails_is_recorded_and_the_command_stands(world, place):
     }
 
 
-# --- withdrawal lists ------------------------------------------------------------------------------
+# --- withdrawal lists ----------------------------------------------------------------------------
 
 
 def test_a_withdrawal_list_is_there_before_anything_was_withdrawn(world):
@@ -220,7 +220,7 @@ def test_the_number_of_the_list_rises_with_its_content_only(world):
     assert claims(world, vehicle).number == second.number + 1
 
 
-# --- restart ---------------------------------------------------------------------------------------
+# --- restart -------------------------------------------------------------------------------------
 
 
 def test_a_restart_brings_back_every_key_and_the_same_list(world, place):
@@ -253,7 +253,7 @@ def test_time_does_not_go_back_over_a_restart(world, place):
     assert place.restart().health().time_s >= START + DAY
 
 
-# --- outage ----------------------------------------------------------------------------------------
+# --- outage --------------------------------------------------------------------------------------
 
 
 def test_commands_of_an_outage_are_carried_out_in_order_when_it_ends(world, place):
@@ -293,7 +293,7 @@ def test_what_cannot_wait_is_refused_during_an_outage(world):
         world.person("bob")
 
 
-# --- views -----------------------------------------------------------------------------------------
+# --- views ---------------------------------------------------------------------------------------
 
 
 def test_an_associate_who_orders_a_wash_learns_no_other_account(world):
