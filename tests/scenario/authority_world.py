@@ -67,7 +67,8 @@ class World:
         vehicle, owner = self.car(profile=profile, market=market), self.person(OWNER)
         kind = PartyKind.CORPORATE if corporate else PartyKind.PERSON
         party = Party(account=owner, kind=kind)
-        self.do(vehicle, Found(actor=owner, owner=party, key_x=secrets.token_bytes(32)))
+        actor = AUTHORITY if corporate else owner
+        self.do(vehicle, Found(actor=actor, owner=party, key_x=secrets.token_bytes(32)))
         return vehicle
 
     def do(self, vehicle: bytes, command: Command) -> Any:
