@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 
 from dkey.authority.accounts import UnknownError
+from dkey.authority.audit import AuditEntry, Basis
 from dkey.authority.core import OutageError
 from dkey.authority.http_access import UnauthenticatedError
 from dkey.authority.notifications import Channel, Notice, Topic
-from dkey.authority.outage import Incident
+from dkey.authority.outage import Incident, Waiting
 from dkey.authority.routes import route_of
 from dkey.authority.values import Booked, Health, KeyEntry, KeyList, Outcome
 from dkey.crypto.p256 import PublicKey
@@ -136,6 +137,10 @@ class AuthorityClient:
         form = self._post(f"/v1/accounts/{account}/consents/withdraw", actor, body)
         return int(form["removed"])
 
+    def set_offers(self, actor: str, account: str, *, wanted: bool) -> None:
+        """Switch advertisements on or off."""
+        self._post(f"/v1/accounts/{account}/offers", actor, {"actor": actor, "wanted": wanted})
+
     def notices(self, account: str, actor: str | None = None) -> list[Notice]:
         """Return every notice that was sent to somebody."""
         path = f"/v1/accounts/{account}/notices"
@@ -144,7 +149,7 @@ class AuthorityClient:
             Notice(
                 **{
                     **each,
-                    "vehicle": bytes.fromhex(each["vehicle"]) if each["vehicle"] else None,
+                    "vehicle": _octets(each["vehicle"]),
                     "kind": Topic(each["kind"]),
                     "channel": Channel(each["channel"]),
                 }
@@ -199,11 +204,14 @@ class AuthorityClient:
         """Go out of service: commands wait from here on."""
         self._post("/v1/outage", AUTHORITY, {"actor": AUTHORITY, "on": True, "text": reason})
 
-    def end_outage(self, actions: str) -> list[dict[str, Any]]:
-        """Come back; return the results of what waited."""
+    def end_outage(self, actions: str) -> list[Waiting]:
+        """Come back; return the results of what waited, without the commands."""
         body = {"actor": AUTHORITY, "on": False, "text": actions}
-        records: list[dict[str, Any]] = self._post("/v1/outage", AUTHORITY, body)["records"]
-        return records
+        return [_waiting(each) for each in self._post("/v1/outage", AUTHORITY, body)["records"]]
+
+    def queue(self) -> list[Waiting]:
+        """Return what waits or waited, without the commands."""
+        return [_waiting(each) for each in self._get("/v1/queue", AUTHORITY)["records"]]
 
     def incidents(self) -> list[Incident]:
         """Return every outage."""
@@ -225,11 +233,20 @@ class AuthorityClient:
         """End a dispute."""
         self._post(f"/v1/disputes/{number}/end", AUTHORITY, {"actor": AUTHORITY})
 
-    def audit_records(self, vehicle: bytes) -> list[dict[str, Any]]:
+    def audit_log(self, vehicle: bytes) -> list[AuditEntry]:
         """Return the audit entries of a vehicle, with pseudonyms."""
-        form = self._get(f"/v1/vehicles/{vehicle.hex()}/audit", AUTHORITY)
-        records: list[dict[str, Any]] = form["records"]
-        return records
+        records = self._get(f"/v1/vehicles/{vehicle.hex()}/audit", AUTHORITY)["records"]
+        return [
+            AuditEntry(
+                **{
+                    **each,
+                    "vehicle": _octets(each["vehicle"]),
+                    "key_id": _octets(each["key_id"]),
+                    "basis": Basis(each["basis"]),
+                }
+            )
+            for each in records
+        ]
 
     def advance(self, seconds: int) -> None:
         """Move the fake clock of a test on."""
@@ -339,6 +356,14 @@ def _error(answer: httpx.Response) -> Exception:
         "UNAUTHENTICATED": UnauthenticatedError,
     }
     return kinds.get(str(code), LocalFault)(f"{why}", hint=hint)
+
+
+def _octets(text: str | None) -> bytes | None:
+    return None if text is None else bytes.fromhex(text)
+
+
+def _waiting(form: dict[str, Any]) -> Waiting:
+    return Waiting(**{**form, "vehicle": bytes.fromhex(form["vehicle"]), "command": b""})
 
 
 def _unit(form: dict[str, Any]) -> TelematicUnit:

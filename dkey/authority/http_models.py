@@ -36,6 +36,7 @@ __all__ = [
     "KeyListAnswer",
     "LinkForm",
     "NumberAnswer",
+    "OffersForm",
     "OutageForm",
     "OutcomeAnswer",
     "PublicKeyAnswer",
@@ -147,6 +148,13 @@ class OutageForm(Form):
     actor: Actor
     on: bool
     text: Text = ""
+
+
+class OffersForm(Form):
+    """Whether somebody wants advertisements; security notices have no switch."""
+
+    actor: Actor
+    wanted: bool
 
 
 class ClockForm(Form):

@@ -71,6 +71,13 @@ def _add_accounts(app: FastAPI, access: Access) -> None:
         access.own(body.actor, authorization, account)
         return m.Gone(removed=authority.withdraw_consent(body.actor, account, body.purpose))
 
+    @app.post(f"{_ACCOUNT}/offers", operation_id="setOffers", tags=["accounts"], responses=m.ERRORS)
+    async def offers(account: InPath, body: m.OffersForm, authorization: Bearer = None) -> m.Done:
+        """Switch advertisements on or off; security notices have no switch."""
+        access.own(body.actor, authorization, account)
+        authority.set_offers(body.actor, account, wanted=body.wanted)
+        return m.Done()
+
     @app.delete(
         "/v1/persons/{account}",
         operation_id="erasePerson",

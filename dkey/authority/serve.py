@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import signal
 import socket
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import uvicorn
 
 from dkey.authority.http import create_app
 from dkey.authority.service import Authority
-from dkey.errors import LinkError, LinkReason, LocalFault
+from dkey.errors import LinkError, LinkReason, LocalFault, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Listening", "Place", "parse_listen", "serve"]
 
+_log = logging.getLogger(__name__)
 _TICK_S: Final = 10.0
 """How often what is due happens by itself (ours)."""
 _GRACE_S: Final = 3
@@ -150,7 +152,10 @@ async def _tick(authority: Authority) -> None:
     """Let happen what is due, now and then."""
     while True:
         await asyncio.sleep(_TICK_S)
-        authority.tick()
+        try:
+            authority.tick()
+        except StoreError as exc:
+            _log.warning("what is due waits: %s", exc)  # commands fail closed until it works
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dkey.authority.accounts import Purpose, UnknownError, new_token
@@ -169,8 +170,9 @@ class Authority(TelematicDesk):
             self._note(now_s, self._person(actor), "SetOffers", subject=person)
 
     def notices(self, account: str) -> list[Notice]:
-        """Return every notice that was sent to somebody, with pseudonyms."""
-        return self._notices.of(self._accounts.person(account))
+        """Return every notice that was sent to somebody, as the person could read it."""
+        notices = self._notices.of(self._accounts.person(account))
+        return [replace(each, purpose=self._outward(each.purpose)) for each in notices]
 
     def export(self, account: str) -> dict[str, object]:
         """Return all that is kept about a person: own keys, consents, notices, events (S153).
@@ -354,7 +356,7 @@ class Authority(TelematicDesk):
         owns = ring.owner is not None and ring.owner.account == person
         return owns or any(share.account == person for share in ring.live)
 
-    def withdrawal_list(self, vehicle: bytes) -> bytes:
+    def withdrawal_list(self, vehicle: bytes, actor: str = AUTHORITY) -> bytes:  # noqa: ARG002 - as a client's
         """Return the newest signed withdrawal list; there is always one (C18)."""
         self._vehicles.find(vehicle)
         rows = self._file.rows("SELECT signed FROM withdrawal WHERE vehicle = ?", vehicle)

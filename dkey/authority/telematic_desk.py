@@ -39,7 +39,11 @@ class TelematicDesk(Core):
             self._telematics_kept = Telematics(self._file, StubTransport())
         return self._telematics_kept
 
-    def telematic_unit(self, vehicle: bytes) -> TelematicUnit:
+    def telematic_unit(
+        self,
+        vehicle: bytes,
+        actor: str = AUTHORITY,  # noqa: ARG002 - as a client's
+    ) -> TelematicUnit:
         """Return the unit of a vehicle as it is now."""
         record = self._vehicles.find(vehicle)
         unit = self._telematics.unit(vehicle, self._now())

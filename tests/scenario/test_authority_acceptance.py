@@ -10,6 +10,7 @@ from authority_process import Process
 from authority_world import DAY, OWNER, START
 
 from dkey.authority.accounts import Purpose
+from dkey.authority.audit import Basis
 from dkey.authority.notifications import Channel, Topic
 from dkey.errors import PolicyRefusal, RefusalCode
 from dkey.lifecycle.claims import Issuer, key_ref
@@ -209,11 +210,11 @@ def test_g21_a_deactivated_unit_refuses_at_once_and_only_a_dealer_brings_it_back
 def test_g21_after_the_deactivation_nothing_but_changes_of_state_is_logged(world):
     vehicle, authority = active_unit(world), world.authority
     authority.deactivate_unit(vehicle, OWNER, confirmed=True)
-    before = len(authority.audit_records(vehicle))
+    before = len(authority.audit_log(vehicle))
     for verb in TelematicVerb:
         with pytest.raises(PolicyRefusal):
             authority.ask_unit(vehicle, OWNER, verb)
-    assert len(authority.audit_records(vehicle)) == before
+    assert len(authority.audit_log(vehicle)) == before
 
 
 def test_a_vehicle_of_another_market_or_in_service_mode_gets_no_unit(world):
@@ -303,19 +304,19 @@ def test_g24_entries_older_than_six_months_are_purged_unless_a_dispute_holds_the
     disputed, other = world.owned(), world.owned()
     dispute = world.authority.open_dispute("a bill", vehicle=disputed)
     world.authority.advance(184 * DAY)
-    assert world.authority.audit_records(other) == []
-    assert world.authority.audit_records(disputed)
+    assert world.authority.audit_log(other) == []
+    assert world.authority.audit_log(disputed)
     world.authority.end_dispute(dispute)
     world.authority.advance(184 * DAY)
-    assert world.authority.audit_records(disputed) == []
+    assert world.authority.audit_log(disputed) == []
 
 
 def test_g24_a_withdrawn_consent_purges_what_rests_on_it(world):
     vehicle = world.owned()
     world.do(vehicle, order(world, OWNER))
     assert world.authority.withdraw_consent(OWNER, OWNER, Purpose.THIRD_PARTY) == 1
-    bases = {record["basis"] for record in world.authority.audit_records(vehicle)}
-    assert "THIRD_PARTY" not in bases
+    bases = {record.basis for record in world.authority.audit_log(vehicle)}
+    assert Basis.THIRD_PARTY not in bases
 
 
 def test_g24_a_person_under_dispute_is_not_erased(world):
