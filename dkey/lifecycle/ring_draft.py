@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dkey.errors import PolicyRefusal, RefusalCode
 from dkey.lifecycle.cascade import beneath
 from dkey.lifecycle.claims import key_ref
+from dkey.lifecycle.policy import MAX_SHARES
 from dkey.lifecycle.ring_effects import Effect, KeyEnded, KeyHeld, KeyLifted
 from dkey.lifecycle.ring_state import Ended, Held, ShareState, Withdrawn
 from dkey.lifecycle.ring_value import Ring
@@ -31,7 +32,12 @@ class Draft:
     Args:
         ring: What it starts from.
         at_s: When the command came; time never goes back.
+
+    Attributes:
+        places: How many shares take a place at most.
     """
+
+    places = MAX_SHARES
 
     def __init__(self, ring: Ring, at_s: int) -> None:
         self.flags = ring.flags
@@ -112,6 +118,10 @@ class Draft:
                 return each
         return None
 
+    def beneath(self, share: Share) -> tuple[Share, ...]:
+        """Return the live shares that fall with this one."""
+        return beneath(self.live, share, self.flags)
+
     def find(self, item: bytes) -> tuple[Role, Share | None, CardKey | None]:
         """Return the role of a key, and the share or card that it is.
 
@@ -168,7 +178,7 @@ class Draft:
         """End a share for good, and what stands on it (S54); a share that ended stays as it is."""
         if share.state is ShareState.ENDED:
             return
-        below = beneath(self.live, share, self.flags)
+        below = self.beneath(share)
         self.put(
             replace(
                 share,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dkey.errors import PolicyRefusal, RefusalCode
-from dkey.lifecycle.cascade import beneath
 from dkey.lifecycle.commands import HoldCause
 from dkey.lifecycle.policy import (
     DAY_S,
@@ -158,7 +157,7 @@ def suspend_account(draft: Draft, account: str, cause: HoldCause) -> None:
     share = draft.share_of(account)
     if share is None:
         raise PolicyRefusal(RefusalCode.KEY_UNKNOWN, f"{account} holds no key of this vehicle")
-    below = beneath(draft.live, share, draft.flags) if cascades else ()
+    below = draft.beneath(share) if cascades else ()
     draft.hold_shares((share, *below), held)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dkey.errors import PolicyRefusal, RefusalCode
 from dkey.lifecycle.claims import NO_SLOT
 from dkey.lifecycle.commands import PartyKind
-from dkey.lifecycle.policy import MAX_SHARES, PROVIDER_GRACE_MIN
+from dkey.lifecycle.policy import PROVIDER_GRACE_MIN
 from dkey.lifecycle.ring_effects import (
     KeyAccepted,
     KeyConfirmed,
@@ -163,12 +163,12 @@ def _free_slot(draft: Draft, role: Role) -> int:
     if role is Role.ACTUAL_USER or (role is Role.PROVIDER and not draft.flags.provider_counts):
         return NO_SLOT
     taken = {each.slot for each in draft.live}
-    for slot in range(1, MAX_SHARES + 1):
+    for slot in range(1, draft.places + 1):
         if slot not in taken:
             return slot
     raise PolicyRefusal(
         RefusalCode.SHARE_LIMIT,
-        f"{MAX_SHARES} people have a key of this vehicle",
+        f"{draft.places} people have a key of this vehicle",
         hint="revoke one of them first",
     )
 
