@@ -1,8 +1,9 @@
 """The ledger's tables, for the migrations of a store, and the check of its chain at open.
 
 ``running`` of an entry is SHA-256 over ``running`` of the one before (32 zero bytes before the
-first), the length of kind (1 byte), kind in UTF-8, and ``sealed``. It has no key: alone it guards
-against accident. The seals, bound to it, guard against more (:mod:`dkey.lifecycle.ledger`).
+first), the length of kind (4 bytes, big-endian), kind in UTF-8, and ``sealed``. It has no key:
+alone it guards against accident. The seals, bound to it, guard against more
+(:mod:`dkey.lifecycle.ledger`).
 """
 
 from __future__ import annotations
@@ -81,15 +82,18 @@ class _Names(dict[str, bytes]):
     """Kind to its bytes in the chain; there are few kinds and many entries."""
 
     def __missing__(self, kind: str) -> bytes:
-        name = kind.encode()
-        self[kind] = bytes((len(name),)) + name
+        self[kind] = _named(kind)
         return self[kind]
+
+
+def _named(kind: str) -> bytes:
+    name = kind.encode()
+    return len(name).to_bytes(4, "big") + name
 
 
 def next_running(running: bytes, kind: str, sealed: bytes) -> bytes:
     """Return the running digest after one more entry."""
-    name = kind.encode()
-    return sha256(b"".join((running, bytes((len(name),)), name, sealed))).digest()
+    return sha256(b"".join((running, _named(kind), sealed))).digest()
 
 
 def check_ledger(db: sqlite3.Connection) -> str | None:

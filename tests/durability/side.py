@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Self
 
 from dkey.crypto.secret import Secret
@@ -17,6 +19,7 @@ from dkey.lifecycle.ledger_schema import (
     SLOT_COLUMNS,
     SLOT_SCHEMA,
     check_ledger,
+    next_running,
 )
 from dkey.testing import SeededEntropy
 
@@ -62,13 +65,32 @@ class Side:
         return [entry.body for entry in self.ledger.entries()]
 
 
-def make(path: Path) -> Path:
+def make(path: Path, *, seed: object = 1) -> Path:
     """Make the file of a new side, with the ledger's id in it, closed."""
     DurableFile.create(path, LAYOUT, lambda _: None)
-    with Side(path):
+    with Side(path, seed=seed):
         return path
 
 
 def copy(source: Path, target: Path) -> Path:
     shutil.copy(source, target)
     return target
+
+
+def tamper(path: Path, *statements: str, rechain: bool = False) -> None:
+    """Change entries behind the back of the ledger; ``rechain`` mends the running digests too."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        triggers = db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")
+        triggers = triggers.fetchall()
+        for name, _ in triggers:
+            db.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            db.execute(statement)
+        if rechain:
+            running = bytes(32)
+            rows = db.execute("SELECT seq, kind, sealed FROM ledger_entry ORDER BY seq").fetchall()
+            for seq, kind, sealed in rows:
+                running = next_running(running, kind, sealed)
+                db.execute("UPDATE ledger_entry SET running = ? WHERE seq = ?", (running, seq))
+        for _, sql in triggers:
+            db.execute(sql)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from contextlib import closing
 
@@ -10,7 +11,6 @@ import pytest
 from dkey.crypto.secret import Secret
 from dkey.errors import LocalFault, PolicyRefusal, RefusalCode, StoreError
 from dkey.lifecycle.ledger import Entry, Head
-from dkey.lifecycle.ledger_schema import next_running
 from dkey.lifecycle.slots import (
     PeerSeen,
     free_slot,
@@ -19,7 +19,7 @@ from dkey.lifecycle.slots import (
     slots,
     take_slot,
 )
-from tests.durability.side import Side, copy, make
+from tests.durability.side import Side, copy, make, tamper
 
 
 @pytest.fixture
@@ -43,25 +43,6 @@ def long(path):
                 if number in (5, 10, 20):
                     opened.ledger.snapshot(b"state %d" % number)
     return path
-
-
-def tamper(path, *statements, rechain=False):
-    """Change entries behind the back of the ledger; ``rechain`` mends the running digests too."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        triggers = db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")
-        triggers = triggers.fetchall()
-        for name, _ in triggers:
-            db.execute(f"DROP TRIGGER {name}")
-        for statement in statements:
-            db.execute(statement)
-        if rechain:
-            running = bytes(32)
-            rows = db.execute("SELECT seq, kind, sealed FROM ledger_entry ORDER BY seq").fetchall()
-            for seq, kind, sealed in rows:
-                running = next_running(running, kind, sealed)
-                db.execute("UPDATE ledger_entry SET running = ? WHERE seq = ?", (running, seq))
-        for _, sql in triggers:
-            db.execute(sql)
 
 
 def test_entries_come_back_in_order_after_a_restart(path):
@@ -240,31 +221,45 @@ def test_an_entry_of_another_history_of_the_same_ledger_does_not_open(path, tmp_
 
 
 def test_an_entry_of_another_ledger_under_the_same_key_does_not_open(path, tmp_path):
-    other = copy(path, tmp_path / "other.db")
+    other = tmp_path / "other.db"
+    make(other, seed="another id")
     with Side(path) as side:
         side.append(b"mine")
-    with closing(sqlite3.connect(path)) as db:
-        row = db.execute("SELECT * FROM ledger_entry").fetchone()
-    with closing(sqlite3.connect(other)) as db:
-        db.execute("INSERT INTO ledger_entry VALUES (?, ?, ?, ?)", row)
-        db.execute("DELETE FROM ledger")
-        db.commit()
-        # An id with its digest: by the code itself, so that only the seal can tell.
-        db.execute("CREATE TEMP TABLE kept AS SELECT * FROM ledger_entry")
-        triggers = db.execute("SELECT name, sql FROM sqlite_schema WHERE type='trigger'").fetchall()
-        for name, _ in triggers:
-            db.execute(f"DROP TRIGGER {name}")
-        db.execute("DELETE FROM ledger_entry")
-        for _, sql in triggers:
-            db.execute(sql)
-        db.commit()
-    with Side(other, seed="another id"):
-        pass
-    with closing(sqlite3.connect(other)) as db:
-        db.execute("INSERT INTO ledger_entry VALUES (?, ?, ?, ?)", row)
-        db.commit()
+        ((kind, sealed),) = side.file.rows("SELECT kind, sealed FROM ledger_entry")
+    stolen = f"INSERT INTO ledger_entry VALUES (1, '{kind}', x'{sealed.hex()}', x'')"
+    tamper(other, stolen, rechain=True)
     with pytest.raises(StoreError, match="entry 1 of the ledger does not open"):
         Side(other)
+
+
+def test_a_file_with_any_byte_changed_refuses_or_tells_the_same(long):
+    chance, sound = random.Random(7), long.read_bytes()
+    with Side(long) as side:
+        told = side.bodies(), side.ledger.restored()
+    refused = 0
+    for _ in range(600):
+        data = bytearray(sound)
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        long.write_bytes(data)
+        try:
+            with Side(long) as side:
+                assert (side.bodies(), side.ledger.restored()) == told
+                side.ledger.verify()
+        except StoreError:
+            refused += 1
+    assert refused > 60, "the flips hit something"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["x" * 300, "x" * 100_000, "\N{SNOWMAN}", "", "nul\0nul"],
+    ids=lambda kind: f"{len(kind)}",
+)
+def test_a_kind_of_any_form_in_the_file_is_a_changed_entry(long, kind):
+    written = kind.encode().hex()
+    tamper(long, f"UPDATE ledger_entry SET kind = CAST(x'{written}' AS TEXT) WHERE seq = 7")
+    with pytest.raises(StoreError, match="entry 7 of the ledger changed"):
+        Side(long)
 
 
 def test_reading_checks_again_what_changed_while_the_file_was_open(long):

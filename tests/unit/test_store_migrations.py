@@ -11,10 +11,12 @@ import pytest
 
 from dkey.agent.store import AgentStore
 from dkey.crypto.secret import Secret
-from dkey.errors import LocalFault
+from dkey.errors import LocalFault, StoreError
 from dkey.lifecycle.slots import PeerSeen, peer_last_seen, remember_peer, slots, take_slot
 from dkey.testing import SeededEntropy
+from firmware_mock.garage import create_vehicle, open_vehicle
 from firmware_mock.store import CredentialStore
+from tests.durability.side import tamper
 
 STORES = Path(__file__).parent.parent / "fixtures" / "stores"
 
@@ -50,7 +52,7 @@ def opened_agent(folder):
 
 def opened_vehicle(path):
     store = CredentialStore.open(path)
-    store.give_ledger_key(Secret(bytes(32)), SeededEntropy(1))
+    store.open_ledger(Secret(bytes(32)), SeededEntropy(1))
     return store
 
 
@@ -60,10 +62,8 @@ def test_an_old_vehicle_keeps_all_it_had_and_gains_an_empty_ledger(vehicle):
     after = content(vehicle)
     assert before
     assert {name: after[name] for name in before} == before
-    new = ("ledger", "ledger_entry", "ledger_snapshot", "share_slot", "peer_seen")
-    assert {name: after[name] for name in after.keys() - before.keys()} == {
-        name: [] for name in new
-    }
+    new = {"ledger": 1, "ledger_entry": 0, "ledger_snapshot": 0, "share_slot": 0, "peer_seen": 0}
+    assert {name: len(after[name]) for name in after.keys() - before.keys()} == new
 
 
 def test_an_old_agent_keeps_all_it_had_and_gains_an_empty_ledger(agent):
@@ -72,10 +72,8 @@ def test_an_old_agent_keeps_all_it_had_and_gains_an_empty_ledger(agent):
     after = content(agent / "agent.db")
     assert before
     assert {name: after[name] for name in before} == before
-    new = ("ledger", "ledger_entry", "ledger_snapshot", "peer_seen")
-    assert {name: after[name] for name in after.keys() - before.keys()} == {
-        name: [] for name in new
-    }
+    new = {"ledger": 1, "ledger_entry": 0, "ledger_snapshot": 0, "peer_seen": 0}
+    assert {name: len(after[name]) for name in after.keys() - before.keys()} == new
 
 
 def test_the_migrated_vehicle_keeps_a_ledger(vehicle):
@@ -103,5 +101,42 @@ def test_the_migrated_agent_keeps_a_ledger(agent):
 
 
 def test_a_store_without_the_key_does_not_open_its_ledger(vehicle):
-    with CredentialStore.open(vehicle) as store, pytest.raises(LocalFault, match="no key"):
+    with (
+        CredentialStore.open(vehicle) as store,
+        pytest.raises(LocalFault, match="without its ledger"),
+    ):
         _ = store.ledger
+
+
+def test_a_store_with_a_damaged_ledger_refuses_to_open_and_names_the_entry(vehicle, agent):
+    for open_store, path, at in (
+        (opened_vehicle, vehicle, vehicle),
+        (opened_agent, agent / "agent.db", agent),
+    ):
+        with open_store(at) as store:
+            ledger = store.ledger
+            with store.file.transaction():
+                ledger.append("share", b"one")
+                ledger.append("share", b"two")
+        tamper(path, "UPDATE ledger_entry SET sealed = x'00' WHERE seq = 2")
+        with pytest.raises(StoreError, match="entry 2 of the ledger changed"):
+            open_store(at)
+
+
+def test_a_mock_vehicle_has_its_ledger_open_with_its_own_key(tmp_path):
+    vehicle = create_vehicle(tmp_path / "car", entropy=SeededEntropy(1))
+    ledger = vehicle.store.ledger
+    with vehicle.store.file.transaction():
+        ledger.append("share", b"a friend")
+    vehicle.close()
+    again = open_vehicle(tmp_path / "car", entropy=SeededEntropy(2))
+    assert [entry.body for entry in again.store.ledger.entries()] == [b"a friend"]
+    again.close()
+
+
+def test_a_vehicle_with_another_key_file_does_not_open_its_ledger(vehicle):
+    with opened_vehicle(vehicle) as store, store.file.transaction():
+        store.ledger.append("share", b"a friend")
+    named = "entry 1 of the ledger does not open"
+    with CredentialStore.open(vehicle) as store, pytest.raises(StoreError, match=named):
+        store.open_ledger(Secret(bytes(31) + b"1"), SeededEntropy(1))
