@@ -8,7 +8,7 @@ import pytest
 
 from dkey.authority.accounts import Accounts, Purpose, UnknownError
 from dkey.authority.audit import RETENTION_S, Audit, Basis, GoneReason
-from dkey.authority.notifications import Channel, Topic, Notices, Reach, RecordingPort
+from dkey.authority.notifications import Channel, Notices, Reach, RecordingPort, Topic
 from dkey.authority.store_schema import EMPTY_LAYOUT
 from dkey.crypto.secret import Secret
 from dkey.errors import LocalFault, PolicyRefusal, RefusalCode, StoreError

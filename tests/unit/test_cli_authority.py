@@ -52,7 +52,9 @@ def test_openapi_prints_the_whole_document(capsys):
     assert "/v1/vehicles/{vehicle}/shares" in document["paths"]
 
 
-@pytest.mark.parametrize("text", ["", "8460", "host:1", "127.0.0.1:x", "127.0.0.1:70000", "1.2.3:1"])
+@pytest.mark.parametrize(
+    "text", ["", "8460", "host:1", "127.0.0.1:x", "127.0.0.1:70000", "1.2.3:1"]
+)
 def test_what_is_no_place_to_listen_is_refused(text):
     with pytest.raises(LocalFault):
         parse_listen(text)
