@@ -17,11 +17,13 @@ COMMANDS: Final = {
     "doctor": ("dkey.cli.doctor", "Check readers, conflicts and how to fix them."),
     "links": ("dkey.cli.links", "List every link string usable here."),
     "agent": ("dkey.cli.agent", "Pair with a vehicle, unlock, lock, start it from this phone."),
+    "key": ("dkey.cli.key", "List, share, suspend, revoke and transfer keys."),
     "tap": ("dkey.cli.tap", "Run one transaction in the reader role, step by step."),
     "device": ("dkey.cli.device", "Serve the device role for someone else's reader."),
     "card": ("dkey.cli.card", "Emulate, pair, list and replace card keys."),
     "vehicle": ("dkey.cli.vehicle", "Create and run the mock vehicle."),
     "relay": ("dkey.cli.relay", "Run a mailbox server for key invitations."),
+    "authority": ("dkey.cli.authority", "Run the back-end that holds accounts and shares."),
     "trace": ("dkey.cli.trace", "Show, convert and redact captures."),
     "vectors": ("dkey.cli.vectors", "Check known-answer files."),
 }

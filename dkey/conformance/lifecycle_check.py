@@ -8,18 +8,20 @@ rules, :data:`WEAKENED`, show that it can find something.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from dkey.conformance.lifecycle_world import (
     CARD,
+    EVERYTHING,
     PEOPLE,
     USER,
     Policy,
     State,
     Violation,
     begin,
+    begin_busy,
     opens,
     owner_of,
     steps,
@@ -99,14 +101,12 @@ class _OlderList(Admissions):
         """Take a list of any number."""
 
 
-class _Forgets(Admissions):
+class _Remembers(Admissions):
     __slots__ = ()
 
-    def _check_newer(self, former: Taken | None, taken: Taken) -> None:
-        """Take a list of any number."""
-
-    def _gone_with(self, taken: Taken) -> frozenset[bytes]:
-        return taken.revoked
+    def factory_reset(self) -> Admissions:
+        reset: Admissions = replace(self, epoch=self.epoch + 1, owner_x=None)
+        return reset
 
 
 class _WallClock(Admissions):
@@ -125,7 +125,7 @@ WEAKENED: Final[Mapping[str, Policy]] = MappingProxyType(
         "no cascade": Policy(draft=_NoCascade),
         "the cascade goes upwards": Policy(draft=_UpwardCascade),
         "a list may go back": Policy(admissions=_OlderList),
-        "an older list makes revocations forgotten": Policy(admissions=_Forgets),
+        "a factory reset leaves keys behind": Policy(admissions=_Remembers),
         "the wall clock alone decides": Policy(admissions=_WallClock),
     }
 )
@@ -170,13 +170,25 @@ def _refused(state: State) -> str | None:
             return "a key opens again that the vehicle had taken as ended"
     for item in state.told:
         if item.startswith(b"~"):
-            _, epoch, number, rest = item.split(b"~", 3)
-            present = int(epoch) == state.car.epoch
-            if present and opens(state, rest):
-                return f"a key opens that the acknowledged list {int(number)} suspends"
+            if _suspended_opens(state, item):
+                return "a key opens that the last acknowledged list suspends"
         elif opens(state, item):
             return "a key opens although the vehicle acknowledged its revocation"
     return None
+
+
+def _suspended_opens(state: State, mark: bytes) -> bool:
+    """Whether a key opens that an acknowledged list suspends, and no later list resumed."""
+    _, epoch, number, rest = mark.split(b"~", 3)
+    if int(epoch) != state.car.epoch:
+        return False
+    for paper in state.papers:
+        if isinstance(paper, WithdrawalClaims) and paper.epoch == int(epoch):
+            still = paper.all_suspended if rest == EVERYTHING else rest in paper.suspended
+            if paper.number > int(number) and not still:
+                return False
+    items = (*state.ring.spent,) if rest == EVERYTHING else (rest,)
+    return any(opens(state, each) for each in items)
 
 
 def _confirmed(state: State) -> str | None:
@@ -194,41 +206,53 @@ def _confirmed(state: State) -> str | None:
 
 def _key(state: State) -> Any:
     """Return what makes a state different: people sorted by all that concerns them."""
-    people = sorted(repr(_of(state, name)) for name in PEOPLE)
     ring, car = state.ring, state.car
-    world = (
-        _of(state, USER),
+    items: dict[str, list[bytes]] = {}
+    for item in sorted(ring.spent):
+        items.setdefault(owner_of(item), []).append(item)
+    lists = [each for each in state.papers if isinstance(each, WithdrawalClaims)]
+    chains = [each for each in state.papers if not isinstance(each, WithdrawalClaims)]
+    of = {
+        name: repr([_item_key(state, item, lists, chains) for item in mine])
+        for name, mine in items.items()
+    }
+    return (
+        tuple(sorted(key for name, key in of.items() if name in PEOPLE)),
+        of.get(USER),
         (ring.epoch, ring.list_number, ring.owner is None, ring.immobilised, ring.clock_s),
-        (ring.card(CARD), CARD in ring.spent, ring.removal),
+        (ring.card(CARD), CARD in ring.spent, ring.removal, ring.owner_holds),
         (car.epoch, car.owner_x, car.immobilised, car.time_s, CARD in car.cards, CARD in car.gone),
-        tuple((each.issuer, each.number) for each in car.taken),
+        tuple((each.number, each.all_suspended) for each in car.taken),
         tuple(
-            (p.epoch, p.number, p.issued_s, p.immobilised, CARD in p.revoked)
-            for p in state.papers
-            if isinstance(p, WithdrawalClaims)
+            (p.epoch, p.number, p.issued_s, p.immobilised, p.all_suspended, CARD in p.revoked)
+            for p in lists
         ),
-        (CARD in state.told, CARD in state.dead, state.late, state.wall),
+        frozenset(each for each in state.told if each.endswith((EVERYTHING, CARD))),
+        (CARD in state.dead, state.late, state.wall),
     )
-    return repr(world), tuple(people)
 
 
-def _of(state: State, name: str) -> Any:
-    """Return all that concerns one person, without the name."""
-    ids = sorted(each for each in state.ring.spent if owner_of(each) == name)
-    shares = {each.share_id: each for each in state.ring.shares}
-    admitted = {each.claims.share_id: each for each in state.car.admitted}
-    return tuple(
-        (
-            each[-1:],
-            _share_key(shares.get(each)),
-            _admitted_key(admitted.get(each)),
-            each in state.car.gone,
-            each in state.dead,
-            sorted(mark.rpartition(b"~")[0] for mark in state.told if mark.endswith(each)),
-            _papers_key(state, each),
-            tuple(each in taken.suspended for taken in state.car.taken),
-        )
-        for each in ids
+def _item_key(
+    state: State, item: bytes, lists: list[WithdrawalClaims], chains: list[tuple[KeyClaims, ...]]
+) -> Any:
+    """Return all that concerns one share, without its holder's name."""
+    car = state.car
+    admitted = next((each for each in car.admitted if each.claims.share_id == item), None)
+    signed = [
+        (each[-1].epoch, each[-1].slot, each[-1].list_number, each[-1].issued_s, len(each))
+        for each in chains
+        if each[-1].share_id == item
+    ]
+    return (
+        item[-1:],
+        _share_key(state.ring.share(item)),
+        _admitted_key(admitted),
+        item in car.gone,
+        item in state.dead,
+        sorted(mark.rpartition(b"~")[0] for mark in state.told if mark.endswith(item)),
+        signed,
+        [(item in each.revoked, item in each.suspended) for each in lists],
+        [item in taken.suspended for taken in car.taken],
     )
 
 
@@ -249,29 +273,31 @@ def _admitted_key(admitted: Admitted | None) -> Any:
     return (claims.slot, claims.epoch, claims.list_number, admitted.parent, admitted.until_s)
 
 
-def _papers_key(state: State, item: bytes) -> Any:
-    lists, chains = [], []
-    for paper in state.papers:
-        if isinstance(paper, WithdrawalClaims):
-            lists.append((item in paper.revoked, item in paper.suspended))
-        elif paper[-1].share_id == item:
-            last = paper[-1]
-            chains.append((last.epoch, last.slot, last.list_number, last.issued_s, len(paper)))
-    return lists, chains
-
-
 # --- the search --------------------------------------------------------------------------------
 
 
-def check(depth: int = DEFAULT_DEPTH, weaken: str | None = None) -> Report:
-    """Visit every state within ``depth`` events and return the first broken promise.
+def check(depth: int = DEFAULT_DEPTH, weaken: str | None = None, *, busy: bool = True) -> Report:
+    """Visit every state near both beginnings and return the first broken promise.
+
+    The search begins twice: at a vehicle that was just paired, ``depth`` events deep, and at one
+    with an actual user, three associates and a card, all used already, ``depth - 1`` events deep.
 
     Args:
         depth: Events in a row.
         weaken: A key of :data:`WEAKENED`, to check broken rules instead.
+        busy: Begin at the busy vehicle too.
     """
     policy = WEAKENED[weaken] if weaken is not None else Policy()
-    first = begin(policy)
+    fresh = _search(policy, begin(policy), depth, ())
+    if fresh.violation is not None or not busy:
+        return fresh
+    story, first = begin_busy(policy)
+    later = _search(policy, first, depth - 1, story)
+    return replace(later, states=fresh.states + later.states, depth=max(fresh.depth, later.depth))
+
+
+def _search(policy: Policy, first: State, depth: int, story: tuple[str, ...]) -> Report:
+    """Search breadth first; ``story`` tells how ``first`` came about."""
     came: dict[Any, tuple[Any, str]] = {_key(first): (None, "")}
     queue = deque([(first, _key(first), 0)])
     while queue:
@@ -286,17 +312,13 @@ def check(depth: int = DEFAULT_DEPTH, weaken: str | None = None) -> Report:
                 came[next_key] = (key, text)
                 broken = _broken(after)
                 if broken is not None:
-                    return Report(
-                        states=len(came),
-                        depth=at + 1,
-                        violation=broken,
-                        trace=_story(came, next_key),
-                    )
+                    trace = (*story, *_story(came, next_key))
+                    return Report(states=len(came), depth=len(trace), violation=broken, trace=trace)
                 queue.append((after, next_key, at + 1))
         except Violation as exc:
-            story = (*_story(came, key), "somebody is withdrawn")
-            return Report(states=len(came), depth=at + 1, violation=str(exc), trace=story)
-    return Report(states=len(came), depth=depth, violation=None)
+            trace = (*story, *_story(came, key), exc.event)
+            return Report(states=len(came), depth=len(trace), violation=str(exc), trace=trace)
+    return Report(states=len(came), depth=len(story) + depth, violation=None)
 
 
 def _story(came: Mapping[Any, tuple[Any, str]], key: Any) -> tuple[str, ...]:

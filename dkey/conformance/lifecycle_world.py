@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CARD",
+    "EVERYTHING",
     "PEOPLE",
     "USER",
     "Policy",
     "State",
     "Violation",
     "begin",
+    "begin_busy",
     "opens",
     "owner_of",
     "steps",
@@ -43,6 +45,8 @@ USER: Final = "user"
 OWNER: Final = "owner@example.org"
 HEIR: Final = "heir@example.org"
 VEHICLE: Final = b"V" * 16
+EVERYTHING: Final = b"*"
+"""Stands for every key and card where a list suspends them all."""
 CARD: Final = b"card".ljust(16, b".")
 AUTHORITY_X: Final = b"@" * 32
 NOON_S: Final = 1000
@@ -71,7 +75,15 @@ class Policy:
 
 
 class Violation(Exception):
-    """A promise was broken; the text says which."""
+    """A promise was broken; the text says which.
+
+    Attributes:
+        event: What broke it, in words.
+    """
+
+    def __init__(self, promise: str, event: str) -> None:
+        super().__init__(promise)
+        self.event = event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +153,25 @@ def _owner(state: State) -> str:
     return state.ring.owner.account if state.ring.owner else OWNER
 
 
+def begin_busy(policy: Policy) -> tuple[tuple[str, ...], State]:
+    """Return a state with every place taken, and what happened until then."""
+    story = (
+        "the owner shares with user",
+        "user shows the attestation and opens",
+        "the actual user shares with anna",
+        "the owner shares with bob",
+        "the owner shares with carl",
+        "anna shows the attestation and opens",
+        "bob shows the attestation and opens",
+        "carl shows the attestation and opens",
+        "the owner pairs a card",
+    )
+    state = begin(policy)
+    for event in story:
+        state = next(after for text, after in steps(policy, state) if text == event)
+    return story, state
+
+
 # --- the ledger --------------------------------------------------------------------------------
 
 
@@ -156,7 +187,8 @@ def _command(policy: Policy, state: State, command: c.Command) -> State:
                 expired = isinstance(each, KeyEnded) and each.reason is Ended.EXPIRED
                 role = other.role if other is not None else Role.OWNER
                 if not expired and RANK[role] <= RANK[share.role]:
-                    raise Violation("a withdrawal took a key that is not below it")
+                    event = f"{type(command).__name__} of {owner_of(share.share_id)}"
+                    raise Violation("a withdrawal took a key that is not below it", event)
     papers = state.papers
     if ring.list_number and (ring.epoch, ring.list_number) != (
         state.ring.epoch,
@@ -223,10 +255,14 @@ def _chain(state: State, item: bytes, by: str) -> Chain:
 
 def _ledger(policy: Policy, state: State) -> Iterator[tuple[str, State]]:
     owner = _owner(state)
-    gives = [(name, owner, False) for name in (*PEOPLE, USER)]
-    gives += [(name, _mail(USER), False) for name in PEOPLE]
+    known = {owner_of(each) for each in state.ring.spent}
+    # Those to whom nothing ever happened are alike: it is enough to begin with one of them.
+    fresh = [name for name in PEOPLE if name not in known]
+    people = [name for name in PEOPLE if name in known] + fresh[:1]
+    gives = [(name, owner, False) for name in (*people, USER)]
+    gives += [(name, _mail(USER), False) for name in people]
     if not any(each.endswith(b"s") for each in state.ring.spent) and not state.late:
-        gives += [(name, owner, True) for name in PEOPLE]
+        gives += [(name, owner, True) for name in people]
     for name, by, short in gives:
         giver = "the actual user" if by == _mail(USER) else "the owner"
         text = f"{giver} shares with {name}" + (" until the afternoon" if short else "")
@@ -245,14 +281,25 @@ def _ledger(policy: Policy, state: State) -> Iterator[tuple[str, State]]:
     card = state.ring.card(CARD)
     if card is not None and card.ended is None:
         wanted.append(("the owner revokes the card", c.Revoke(actor=owner, item=CARD)))
-    on = not state.ring.immobilised
-    text = "the authority forbids start" if on else "the authority permits start"
-    wanted.append((text, c.Immobilise(actor=c.AUTHORITY, on=on)))
+    wanted += _of_the_authority(state, owner)
     for text, command in wanted:
         try:
             yield text, _command(policy, state, command)
         except PolicyRefusal:
             continue
+
+
+def _of_the_authority(state: State, owner: str) -> Iterator[tuple[str, c.Command]]:
+    cause = c.HoldCause.IDENTITY_THEFT
+    if state.ring.owner_holds:
+        release = c.Release(actor=c.AUTHORITY, account=owner, cause=cause)
+        yield "the authority releases the owner", release
+    elif state.ring.owner is not None:
+        hold = c.Hold(actor=c.AUTHORITY, account=owner, cause=cause)
+        yield "the authority suspends the owner", hold
+    on = not state.ring.immobilised
+    text = "the authority forbids start" if on else "the authority permits start"
+    yield text, c.Immobilise(actor=c.AUTHORITY, on=on)
 
 
 # --- the vehicle -------------------------------------------------------------------------------
@@ -286,7 +333,8 @@ def _takes(policy: Policy, state: State, claims: WithdrawalClaims) -> Iterator[t
 def _suspended_mark(claims: WithdrawalClaims) -> frozenset[bytes]:
     """Return the items that this list suspends, marked with its epoch and number."""
     mark = b"~%d~%d~" % (claims.epoch, claims.number)
-    return frozenset(mark + each for each in claims.suspended)
+    every = (EVERYTHING,) if claims.all_suspended else ()
+    return frozenset(mark + each for each in (*claims.suspended, *every))
 
 
 def _newer_mark(each: bytes, claims: WithdrawalClaims) -> bool:

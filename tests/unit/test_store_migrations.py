@@ -67,7 +67,7 @@ def test_an_old_vehicle_keeps_all_it_had_and_gains_what_is_new_empty(vehicle):
     new = {"share", "standard_use", "feature_set", "authority", "trusted_time", "reported"}
     assert after.keys() - before.keys() == new | (ledger - before.keys())
     filled = {name for name in after.keys() - before.keys() if after[name]}
-    assert filled == {"ledger"}  # its identity
+    assert filled <= {"ledger"}  # its identity
 
 
 def test_an_old_agent_keeps_all_it_had_and_gains_an_empty_ledger(agent):
