@@ -16,6 +16,7 @@ from dkey.access.ble_device import DeviceBleSession
 from dkey.agent.advice import NotPaired, Unreachable, refusal, trouble_of
 from dkey.agent.agent_session import AgentSession
 from dkey.agent.agent_status import Outcome, Status, doors_text
+from dkey.agent.carried import CarriedStore
 from dkey.agent.enrolment import enrol, enrol_nfc
 from dkey.agent.finding import Patience, find, patiently, resolves
 from dkey.agent.store_schema import KeyState
@@ -359,7 +360,9 @@ class Agent:
         sighting, link = await find(self._central, wanted, self._patience)
         self._tell("connected", address=sighting.address, rssi_dbm=sighting.rssi_dbm)
         credential = self._store.credential(known.group_id)
-        applet = BleApplet(credential, self._entropy, store=self._store)
+        applet = BleApplet(
+            credential, self._entropy, store=CarriedStore(self._store, known.group_id)
+        )
         # Only a connection that may range can begin with a fast transaction.
         remote_only = standard or not credential.kpersistent
         info, choice = getattr(link, "info", None), getattr(link, "choice", None)

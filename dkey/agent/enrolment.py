@@ -169,7 +169,11 @@ async def _attempt(
     store: AgentStore, capabilities: Capabilities, entropy: Entropy
 ) -> AsyncIterator[OwnerPairingDevice]:
     """Give the phone's end of an attempt; its key goes again unless the vehicle was kept."""
-    pending = [each for each in store.vehicles() if each.state is KeyState.REGISTERED]
+    pending = [
+        each
+        for each in store.vehicles()
+        if each.state is KeyState.REGISTERED and not store.keys.state.shared(each.group_id)
+    ]
     key = pending[0].key if pending else store.new_key()
     home = HomeThread()
 

@@ -17,7 +17,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dkey.access.credential import DeviceCredential, TrustedReader
+from dkey.access.delivery import carries_news
 from dkey.access.profile import VEHICLE
+from dkey.agent.key_book import KeyBook
 from dkey.agent.store_schema import (
     LAYOUT,
     AgentEvent,
@@ -60,6 +62,8 @@ class AgentStore(LedgerStore):
 
     Several processes may use one folder, as ``dkey agent run`` and a single command do.
     """
+
+    _keys: KeyBook | None = None
 
     def __init__(
         self,
@@ -126,10 +130,22 @@ class AgentStore(LedgerStore):
             store = cls(file, vault, seal, entropy, clock)
             store.open_ledger(_seal_secret(vault, b"dkey.agent/1 ledger"), entropy)
             store.vehicles()  # a resolving key that does not open shows now, not at the vehicle
+            store._keys = KeyBook(store, clock)
         except BaseException:
             file.close()
             raise
         return store
+
+    @property
+    def keys(self) -> KeyBook:
+        """What is shared, withdrawn and carried."""
+        assert self._keys is not None, "opened by open()"
+        return self._keys
+
+    @property
+    def seal(self) -> Seal:
+        """Seals secrets that stand in this store, each for its place."""
+        return self._seal
 
     # --- keys -------------------------------------------------------------------------------
 
@@ -184,18 +200,33 @@ class AgentStore(LedgerStore):
         Raises:
             VaultError: The vault has no such key.
         """
+        old = [each.key for each in self.vehicles() if each.group_id == vehicle.group_id]
+        with self._file.transaction():
+            self.keys.drop(vehicle.group_id)
+            added = self.keep(vehicle, key, "paired")
+        for name in old:
+            if name != key:
+                self.vault.delete(name)
+        return added
+
+    def keep(self, vehicle: PairedVehicle, key: str, kind: str) -> VehicleKey:
+        """Keep a vehicle as REGISTERED in place of an older key to it; a transaction is open.
+
+        Args:
+            vehicle: What was granted.
+            key: Name of the private key.
+            kind: How it came, for the history.
+
+        Raises:
+            VaultError: The vault has no such key.
+        """
         self.vault.public(key)
         added = VehicleKey(
             vehicle=vehicle, key=key, state=KeyState.REGISTERED, created_s=float(self._clock())
         )
-        old = [each.key for each in self.vehicles() if each.group_id == vehicle.group_id]
-        with self._file.transaction():
-            self._remove(vehicle.group_id)
-            self._put(added)
-            self._log("paired", vehicle.group_id, None, f"owner epoch {vehicle.owner_epoch}")
-        for name in old:
-            if name != key:
-                self.vault.delete(name)
+        self._remove(vehicle.group_id)
+        self._put(added)
+        self._log(kind, vehicle.group_id, None, f"owner epoch {vehicle.owner_epoch}")
         return added
 
     def set_state(self, group_id: bytes, state: KeyState, text: str = "") -> None:
@@ -220,6 +251,7 @@ class AgentStore(LedgerStore):
         """
         old = self.vehicle(group_id)
         with self._file.transaction():
+            self.keys.drop(group_id)
             self._remove(group_id)
             self._log("removed", group_id, None, "")
         self.vault.delete(old.key)
@@ -227,14 +259,20 @@ class AgentStore(LedgerStore):
     def credential(self, group_id: bytes) -> DeviceCredential:
         """Return the credential for one vehicle, as the access applet takes it.
 
+        While the mailbox has something that the vehicle did not confirm, no Kpersistent is given,
+        so that the next transaction is a standard one and takes delivery.
+
         Raises:
             LocalFault: It is not paired.
             VaultError: A Kpersistent does not open.
         """
         known = self.vehicle(group_id)
+        mailbox = self.keys.carried(group_id)
         rows = self._file.rows(
             "SELECT sub_id, sealed FROM kpersistent WHERE group_id = ?", group_id
         )
+        if carries_news(mailbox.data):
+            rows = []
         return DeviceCredential(
             profile=VEHICLE,
             vault=self.vault,
@@ -246,6 +284,7 @@ class AgentStore(LedgerStore):
                 (group_id, sub_id): self._seal.open(sealed, kpersistent_place(group_id, sub_id))
                 for sub_id, sealed in rows
             },
+            mailbox=mailbox,
         )
 
     # --- DeviceStore ------------------------------------------------------------------------
@@ -257,7 +296,7 @@ class AgentStore(LedgerStore):
             self._file.put("kpersistent", group_id, sub_id, sealed, replace=True)
 
     def save_mailbox(self, data: bytes) -> None:
-        """Refuse: keys of this agent have no mailbox."""
+        """Refuse: which vehicle wrote is known to :class:`dkey.agent.carried.CarriedStore`."""
         raise LocalFault(f"no mailbox keeps these {len(data)} bytes")
 
     # --- history ----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from dkey.access.applet import AppletHost
 from dkey.access.device import AccessApplet
 from dkey.agent.advice import Trouble, Unreachable, unreachable
 from dkey.agent.agent_session import turned_away
+from dkey.agent.carried import CarriedStore
 from dkey.errors import LinkError, LinkReason
 from dkey.link.opener import serve
 
@@ -155,7 +156,7 @@ class _Host(AppletHost):
 class _HomeStore:
     """A device's store whose changes run on its home thread."""
 
-    def __init__(self, store: AgentStore, home: HomeThread) -> None:
+    def __init__(self, store: CarriedStore, home: HomeThread) -> None:
         self._store = store
         self._home = home
 
@@ -164,8 +165,8 @@ class _HomeStore:
         self._home.run(lambda: self._store.save_kpersistent(group_id, sub_id, key))
 
     def save_mailbox(self, data: bytes) -> None:
-        """Refuse, as the store does."""
-        self._store.save_mailbox(data)
+        """Keep what the vehicle wrote."""
+        self._home.run(lambda: self._store.save_mailbox(data))
 
 
 async def touch(
@@ -188,7 +189,7 @@ async def touch(
     applet = AccessApplet(
         store.credential(known.group_id),
         entropy,
-        store=_HomeStore(store, HomeThread()),
+        store=_HomeStore(CarriedStore(store, known.group_id), HomeThread()),
         on_event=ending.done,
     )
     event = await serve_until(ending, link, applet, tell=tell, timeout_s=timeout_s, tap=tap)
