@@ -91,8 +91,12 @@ class Change:
         self.add(Kind.COMMAND, [vehicle, self.now_s, encode(command)])
         self._sign_list(vehicle)
         if tell and book.link is not None:
-            self.add(Kind.WAIT, [vehicle, encode(command)])
+            self.wait(vehicle, command)
         return effects
+
+    def wait(self, vehicle: bytes, command: Command) -> None:
+        """Keep a command for the authority."""
+        self.add(Kind.WAIT, [vehicle, encode(command)])
 
     def begin(
         self, ring: Ring, account: str, *, chain: Sequence[bytes] = (), root: bytes = b""

@@ -62,12 +62,14 @@ class ReceivedKey:
     Attributes:
         claims: What the friend's own attestation says.
         chain: The attestations to carry to the vehicle.
+        root: Public key of who signed the first of them, 65 bytes.
         lists: The lists to carry to the vehicle.
         access: The vehicle.
     """
 
     claims: KeyClaims
     chain: tuple[bytes, ...]
+    root: bytes
     lists: Mapping[Issuer, bytes]
     access: VehicleAccess
 
@@ -182,7 +184,11 @@ class FriendExchange:
             raise PolicyRefusal(RefusalCode.KEY_EXPIRED, "the time of the key is over")
         _check_lists(answer, chain, root)
         received = ReceivedKey(
-            claims=chain[-1], chain=answer.chain, lists=answer.lists, access=answer.access
+            claims=chain[-1],
+            chain=answer.chain,
+            root=root.point,
+            lists=answer.lists,
+            access=answer.access,
         )
         receipt = seal_receipt(offer, secret=self.secret, vault=vault, key=key, entropy=entropy)
         return replace(self, state=_S.IMPORTED), received, receipt
