@@ -1,0 +1,266 @@
+"""The agent and the authority of a vehicle: what waits is told, the two sides are compared.
+
+The authority itself is somebody else's program; :class:`AuthorityPort` is what is used of it.
+Nothing here guesses: where the sides differ, both are kept and shown (specs/agent.md §5).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from dkey.agent.key_records import KeyLink, Kind
+from dkey.agent.key_sharing import Sharer
+from dkey.crypto.p256 import PublicKey
+from dkey.errors import LinkError, PolicyRefusal, RefusalCode
+from dkey.lifecycle.claims import Issuer
+from dkey.lifecycle.command_codec import decode
+from dkey.lifecycle.commands import (
+    AUTHORITY,
+    VEHICLE,
+    Activate,
+    AddCard,
+    Found,
+    Invite,
+    Party,
+    Revoke,
+)
+from dkey.lifecycle.ring_state import ShareState
+from dkey.lifecycle.roles import CardProvenance
+from dkey.lifecycle.withdrawal import verify_withdrawal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from dkey.agent.key_book import Change
+    from dkey.agent.key_records import Waiting
+    from dkey.agent.store import AgentStore
+    from dkey.crypto.entropy import Entropy
+    from dkey.lifecycle.commands import Command
+
+__all__ = ["AuthorityPort", "Desk", "Reached"]
+
+
+class _Outcome(Protocol):
+    @property
+    def effects(self) -> Iterable[Mapping[str, Any]]:
+        """What the command did."""
+
+
+class _Key(Protocol):
+    @property
+    def item(self) -> str:
+        """In hex."""
+
+    @property
+    def role(self) -> str: ...
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def account(self) -> str | None: ...
+
+
+class _Keys(Protocol):
+    @property
+    def keys(self) -> Iterable[_Key]:
+        """Those that the actor may see."""
+
+
+class AuthorityPort(Protocol):
+    """One authority, as the account of this phone may ask it."""
+
+    def execute(self, vehicle: bytes, command: Command) -> _Outcome:
+        """Ask for a command; PolicyRefusal when a rule says no, LinkError without an answer."""
+
+    def keys(self, vehicle: bytes, actor: str) -> _Keys:
+        """Return the keys that the actor may see; PolicyRefusal to one who has none."""
+
+    def withdrawal_list(self, vehicle: bytes, actor: str) -> bytes:
+        """Return the newest signed withdrawal list."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """How it went with the authority.
+
+    Attributes:
+        reached: Whether it answered.
+        text: Why not.
+        refused: What it refused just now, by the entry that waited.
+        effects: What it did just now.
+    """
+
+    reached: bool
+    text: str = ""
+    refused: tuple[PolicyRefusal, ...] = ()
+    effects: tuple[Mapping[str, Any], ...] = ()
+
+
+_DONE: Final = (RefusalCode.REPLAY, RefusalCode.ALREADY_LINKED)
+"""What a command is refused with that was carried out before its answer was lost."""
+
+
+class Desk:
+    """What this phone has to do with the authority of one vehicle."""
+
+    def __init__(
+        self, store: AgentStore, vehicle: bytes, port: AuthorityPort, entropy: Entropy
+    ) -> None:
+        self._store = store
+        self._book = store.keys
+        self._vehicle = vehicle
+        self._port = port
+        self._sharer = Sharer(store, entropy)
+
+    def link(self, link: KeyLink) -> None:
+        """Remember the authority; it is told of an owner whom it does not know.
+
+        Raises:
+            LinkError: It did not answer.
+        """
+        PublicKey.parse(link.key)
+        book = self._book.book(self._vehicle)
+        known = self._member(book.account)
+        with self._book.change() as change:
+            change.link(self._vehicle, link)
+            if book.owned and not known and book.ring.owner is not None:
+                owner = book.ring.owner
+                change.wait(
+                    self._vehicle,
+                    Found(
+                        actor=owner.account,
+                        owner=Party(account=owner.account, kind=owner.kind),
+                        key_x=book.ring.owner_key_x,
+                    ),
+                )
+
+    def sync(self) -> Reached:
+        """Tell what waits, then take the authority's keys and its list."""
+        refused: list[PolicyRefusal] = []
+        effects: list[Mapping[str, Any]] = []
+        try:
+            for waiting in self._book.book(self._vehicle).waiting:
+                self._tell(waiting, refused, effects)
+            self._take_keys()
+            self._take_list()
+        except LinkError as exc:
+            return Reached(
+                reached=False,
+                text=Exception.__str__(exc),
+                refused=tuple(refused),
+                effects=tuple(effects),
+            )
+        return Reached(reached=True, refused=tuple(refused), effects=tuple(effects))
+
+    def _tell(
+        self,
+        waiting: Waiting,
+        refused: list[PolicyRefusal],
+        effects: list[Mapping[str, Any]],
+    ) -> None:
+        command = decode(waiting.command)
+        try:
+            done = tuple(self._port.execute(self._vehicle, command).effects)
+        except PolicyRefusal as exc:
+            if exc.code in _DONE and self._was_done(command):
+                self._answered(waiting, command, None)
+                return
+            refused.append(exc)
+            self._answered(waiting, command, exc)
+            return
+        effects.extend(done)
+        self._answered(waiting, command, None, done)
+
+    def _answered(
+        self,
+        waiting: Waiting,
+        command: Command,
+        refusal: PolicyRefusal | None,
+        effects: tuple[Mapping[str, Any], ...] = (),
+    ) -> None:
+        """Note the answer; an invitation that was refused is taken back in the same commit."""
+        code = None if refusal is None else refusal.code.value
+        text = "" if refusal is None else Exception.__str__(refusal)
+        with self._book.change() as change:
+            if all(each.number != waiting.number for each in change.book(self._vehicle).waiting):
+                return  # another process was faster
+            change.add(Kind.ANSWERED, [self._vehicle, waiting.number, code, text])
+            if not isinstance(command, Invite):
+                return
+            share = change.book(self._vehicle).ring.share(command.share_id)
+            if refusal is not None and share is not None and share.ended is None:
+                actor = change.book(self._vehicle).account
+                taken_back = Revoke(actor=actor, item=command.share_id)
+                change.command(self._vehicle, taken_back, tell=False)
+                self._sharer.stop(change, command.share_id)
+        for each in effects:
+            if each.get("effect") == "KeyOffered" and each.get("item") == command.share_id.hex():
+                self._sharer.placed(command.share_id, int(each["slot"]))
+
+    def _was_done(self, command: Command) -> bool:
+        """Whether a refused command had been carried out before its answer was lost."""
+        if isinstance(command, Found):
+            return self._member(command.actor)
+        if isinstance(command, Invite):
+            found = self._port.keys(self._vehicle, command.actor).keys
+            return any(each.item == command.share_id.hex() for each in found)
+        return False
+
+    def _member(self, account: str) -> bool:
+        try:
+            self._port.keys(self._vehicle, account)
+        except PolicyRefusal:
+            return False
+        return True
+
+    def _take_keys(self) -> None:
+        book = self._book.book(self._vehicle)
+        try:
+            found = tuple(self._port.keys(self._vehicle, book.account).keys)
+        except PolicyRefusal:
+            found = ()
+        rows = [[bytes.fromhex(k.item), str(k.role), str(k.state), k.account] for k in found]
+        known = (
+            []
+            if book.theirs is None
+            else [[each.item, each.role, each.state, each.account] for each in book.theirs]
+        )
+        with self._book.change() as change:
+            if book.theirs is None or rows != known:
+                change.add(Kind.THEIRS, [self._vehicle, change.now_s, rows])
+            self._follow(change)
+
+    def _follow(self, change: Change) -> None:
+        """Take what only the vehicle and the authority can know: first uses, and cards."""
+        book = change.book(self._vehicle)
+        for each in book.theirs or ():
+            share = book.ring.share(each.item)
+            if (
+                share is not None
+                and share.state is ShareState.ACTIVE
+                and not share.confirmed
+                and each.state == "ACTIVE"
+            ):
+                done = Activate(actor=AUTHORITY, share_id=each.item)
+                change.command(self._vehicle, done, tell=False)
+            card = (each.role, each.state) == ("CARD", "ACTIVE")
+            if card and book.owned and each.item not in book.ring.spent:
+                added = AddCard(actor=VEHICLE, card=each.item, provenance=CardProvenance.PURCHASED)
+                with suppress(PolicyRefusal):  # one card more than this phone can hold
+                    change.command(self._vehicle, added, tell=False)
+
+    def _take_list(self) -> None:
+        book = self._book.book(self._vehicle)
+        if book.link is None:
+            return
+        try:
+            raw = self._port.withdrawal_list(self._vehicle, book.account)
+        except PolicyRefusal:
+            return
+        key = PublicKey.parse(book.link.key)
+        verify_withdrawal(raw, key, issuer=Issuer.AUTHORITY, vehicle=self._vehicle)
+        with self._book.change() as change:
+            change.take_list(self._vehicle, raw)
