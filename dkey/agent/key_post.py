@@ -167,9 +167,13 @@ class FriendPost:
         self._mailbox = mailbox
 
     def ask(self) -> None:
-        """Leave the request in the mailbox; the same one again changes nothing."""
+        """Leave the request in the mailbox where the invitation lies, and nothing later."""
         exchange = self._exchange()
-        if self._friend.value(exchange).state is ShareState.REQUESTED:
+        value = self._friend.value(exchange)
+        if value.state is not ShareState.REQUESTED:
+            return
+        data = self._mailbox.read(self._id(exchange))
+        if _is(value.secret, data, Direction.TO_FRIEND, Step.INVITATION):
             number = "request " + sha256(exchange.envelope).hexdigest()
             self._mailbox.update(
                 self._id(exchange), exchange.envelope, request=_request(self._share_id, number)
