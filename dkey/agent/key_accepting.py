@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from dkey.agent.key_records import Exchange, Post, Side
+from dkey.agent.key_records import End, Exchange, Post
 from dkey.codec import cbor
 from dkey.crypto.p256 import PublicKey
 from dkey.errors import AuthenticationError, LocalFault, PolicyRefusal, RefusalCode, WireError
@@ -57,7 +57,7 @@ class Friend:
 
     def exchanges(self) -> tuple[Exchange, ...]:
         """Return the exchanges in which this phone gets a key."""
-        return tuple(each for each in self._book.state.exchanges if each.side is Side.FRIEND)
+        return tuple(each for each in self._book.state.exchanges if each.end is End.FRIEND)
 
     def fingerprint(self, exchange: Exchange) -> str:
         """Return what the friend tells the sharer before the sharer confirms."""
@@ -73,14 +73,14 @@ class Friend:
         with self._book.change() as change:
             opened = FriendExchange.open(secret, envelope, now_s=change.now_s)
             offer = opened.invitation
-            known = change.state.exchange(offer.share_id, Side.FRIEND)
+            known = change.state.exchange(offer.share_id, End.FRIEND)
             if known is not None:
                 return known
             self._check_place(change, offer.vehicle)
             exchange = Exchange(
                 share_id=offer.share_id,
                 vehicle=offer.vehicle,
-                side=Side.FRIEND,
+                end=End.FRIEND,
                 value=b"",
                 envelope=b"",
                 post=post,
@@ -231,7 +231,7 @@ class Friend:
         return None
 
     def _in(self, change: Change, share_id: bytes) -> Exchange:
-        found = change.state.exchange(share_id, Side.FRIEND)
+        found = change.state.exchange(share_id, End.FRIEND)
         if found is None:
             raise LocalFault("this phone has accepted no such invitation")
         return found

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BookState",
     "Changed",
+    "End",
     "Exchange",
     "HeldList",
     "KeyLink",
@@ -35,7 +36,6 @@ __all__ = [
     "Post",
     "Refused",
     "Seen",
-    "Side",
     "Theirs",
     "VehicleBook",
     "Waiting",
@@ -47,7 +47,7 @@ _VERSION: Final = 1
 _RESTORE: Final = "restore the whole folder from a backup"
 
 
-class Side(StrEnum):
+class End(StrEnum):
     """Which end of an exchange this phone is."""
 
     SHARER = "SHARER"
@@ -188,7 +188,7 @@ class Exchange:
 
     share_id: bytes
     vehicle: bytes
-    side: Side
+    end: End
     value: bytes
     envelope: bytes
     slot: int | None = None
@@ -249,10 +249,10 @@ class BookState:
         found = self.vehicle(vehicle)
         return found is not None and not found.owned
 
-    def exchange(self, share_id: bytes, side: Side) -> Exchange | None:
+    def exchange(self, share_id: bytes, end: End) -> Exchange | None:
         """Return one exchange."""
         for each in self.exchanges:
-            if each.share_id == share_id and each.side is side:
+            if each.share_id == share_id and each.end is end:
                 return each
         return None
 
@@ -352,7 +352,7 @@ def _receipt(state: BookState, value: Any, _seq: int) -> BookState:
 def _exchange(state: BookState, value: Any, _seq: int) -> BookState:
     now = from_plain(Exchange, value)
     others = tuple(
-        each for each in state.exchanges if (each.share_id, each.side) != (now.share_id, now.side)
+        each for each in state.exchanges if (each.share_id, each.end) != (now.share_id, now.end)
     )
     return replace(state, exchanges=(*others, now))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from dkey.agent.key_records import Exchange, Post, Side
+from dkey.agent.key_records import End, Exchange, Post
 from dkey.codec import cbor
 from dkey.crypto.secret import Secret
 from dkey.errors import AuthenticationError, LocalFault, PolicyRefusal, RefusalCode, WireError
@@ -76,7 +76,7 @@ class Sharer:
         return tuple(
             each
             for each in self._book.state.exchanges
-            if each.side is Side.SHARER and vehicle in (None, each.vehicle)
+            if each.end is End.SHARER and vehicle in (None, each.vehicle)
         )
 
     def find(self, share_id: bytes) -> Exchange:
@@ -85,7 +85,7 @@ class Sharer:
         Raises:
             PolicyRefusal: KEY_UNKNOWN.
         """
-        found = self._book.state.exchange(share_id, Side.SHARER)
+        found = self._book.state.exchange(share_id, End.SHARER)
         if found is None:
             raise PolicyRefusal(RefusalCode.KEY_UNKNOWN, "this phone has sent no such invitation")
         return found
@@ -150,7 +150,7 @@ class Sharer:
             exchange = Exchange(
                 share_id=share_id,
                 vehicle=vehicle,
-                side=Side.SHARER,
+                end=End.SHARER,
                 value=b"",
                 envelope=value.envelope(self._entropy),
                 post=post,
@@ -243,7 +243,7 @@ class Sharer:
 
     def stop(self, change: Change, share_id: bytes) -> None:
         """Take an invitation back that is not signed yet."""
-        exchange = change.state.exchange(share_id, Side.SHARER)
+        exchange = change.state.exchange(share_id, End.SHARER)
         if exchange is None:
             return
         value = self.value(exchange)
@@ -303,7 +303,7 @@ class Sharer:
         )
 
     def _in(self, change: Change, share_id: bytes) -> Exchange:
-        found = change.state.exchange(share_id, Side.SHARER)
+        found = change.state.exchange(share_id, End.SHARER)
         if found is None:
             raise LocalFault("this phone has sent no such invitation")
         return found

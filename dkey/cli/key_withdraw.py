@@ -38,21 +38,21 @@ def revoke(call: KeyCall, key_id: str) -> None:
 
 @click.command()
 @key_command
-@click.argument("account", required=False)
+@click.argument("whom", metavar="ACCOUNT", required=False)
 @click.option("--all", "everybody", is_flag=True, help="Forbid every share.")
 @click.option("--lift", is_flag=True, help="Take the veto back; what it ended stays ended.")
-def veto(call: KeyCall, account: str | None, everybody: bool, lift: bool) -> None:
+def veto(call: KeyCall, whom: str | None, everybody: bool, lift: bool) -> None:
     """Forbid that this vehicle is shared with ACCOUNT, or with anybody; a share there is ends."""
     from dkey.lifecycle.commands import LiftVeto, Veto  # noqa: PLC0415
 
-    if (account is None) is not everybody:
+    if (whom is None) is not everybody:
         raise click.UsageError("give ACCOUNT or --all")
     with call.opened() as store:
         vehicle = call.chosen(store)
         kind = LiftVeto if lift else Veto
         with store.keys.change() as change:
             actor = change.book(vehicle).account
-            change.command(vehicle, kind(actor=actor, account=account))
+            change.command(vehicle, kind(actor=actor, account=whom))
         call.sync(store, vehicle)
         call.tell(store, say="lifted" if lift else "forbidden; what was shared is revoked")
 
@@ -121,11 +121,11 @@ def _said(key: Any) -> str:
 def _close_mailbox(call: KeyCall, store: Any, item: bytes) -> None:
     """Delete the mailbox of an invitation; a relay that is away forgets it by itself."""
     from dkey.agent.key_post import SharerPost  # noqa: PLC0415
-    from dkey.agent.key_records import Side  # noqa: PLC0415
+    from dkey.agent.key_records import End  # noqa: PLC0415
     from dkey.agent.key_sharing import Sharer  # noqa: PLC0415
     from dkey.cli.key_relay import relayed  # noqa: PLC0415
 
-    exchange = store.keys.state.exchange(item, Side.SHARER)
+    exchange = store.keys.state.exchange(item, End.SHARER)
     if exchange is None or exchange.post is None or exchange.post.mailbox is None:
         return
     try:
