@@ -14,6 +14,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from dkey.access.delivery import announced, deliver, is_due, receipt_write
 from dkey.access.enrolled import Flow
 from dkey.access.exchange import ReaderStatus
 from dkey.access.profile import VEHICLE
@@ -26,18 +27,21 @@ from dkey.errors import (
     PolicyRefusal,
     RefusalCode,
     RemoteFault,
+    WireError,
 )
 from dkey.lifecycle.features import DK2
 from dkey.link.driver import run
 from firmware_mock.card_desk import CardDesk
 from firmware_mock.key_list import READER_KEY, KeyList
 from firmware_mock.outcome import TapOutcome, failure_of, outcome_of, status_of
+from firmware_mock.share_desk import ShareDesk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from dkey.access.enrolled import EnrolledCredential
     from dkey.access.reader import AccessReader
+    from dkey.access.session import Session
     from dkey.control.card_window import CardWindow
     from dkey.crypto.entropy import Entropy
     from dkey.crypto.p256 import PublicKey
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from dkey.crypto.secret import Secret
     from dkey.crypto.vault import Vault
     from dkey.lifecycle.features import FeatureProfile
+    from dkey.lifecycle.parcel import ParcelHeader
     from dkey.lifecycle.roles import CredentialState, Permission, Role
     from dkey.link.base import Initiator, Link
     from firmware_mock.body import Body
@@ -78,6 +83,16 @@ class _Decided:
     kpersistent: Secret | None
 
 
+@dataclass(slots=True)
+class _Due:
+    """A tap in which the phone proved its key, and what it carries."""
+
+    session: Session
+    intent: Intent | None
+    header: ParcelHeader | None
+    introduces: bool
+
+
 class Vehicle:
     """One vehicle, used from one thread. Make it with :func:`firmware_mock.garage.open_vehicle`.
 
@@ -96,6 +111,7 @@ class Vehicle:
         store: Credentials and events.
         keys: The key list, with the readers.
         card_desk: Card pairing.
+        share_desk: Admits shared keys and takes withdrawal lists.
         owner_desk: Owner pairing at the pad; None until somebody provides it.
         features: What this kind of vehicle offers.
         on_change: Called after everything that may have moved the body, with the reader and the
@@ -125,13 +141,17 @@ class Vehicle:
         self.entropy = entropy
         self.clock = clock
         self.wall_clock = wall_clock
-        self.keys = KeyList(store, vault=vault, seal=seal, entropy=entropy, wall_clock=wall_clock)
+        self.keys = KeyList(
+            store, vault=vault, seal=seal, entropy=entropy, clock=clock, wall_clock=wall_clock
+        )
         self.card_desk = CardDesk(self.keys, body, entropy=entropy, clock=clock)
+        self.share_desk = ShareDesk(self.keys, told=self._rights_changed)
         self.owner_desk: PadDesk | None = None
         self.on_change: list[Callable[[Position | None, str | None], None]] = []
         self._clock = clock
         self._last_touch_s: float | None = None
         self._pad = StartAuthorisation()
+        self._rights_changed()
 
     @property
     def group_id(self) -> bytes:
@@ -206,6 +226,7 @@ class Vehicle:
             listener(position, credential_id)
 
     def _rights_changed(self) -> None:
+        self.body.immobilised_by_order = self.keys.book.admissions.immobilised
         if self._pad.grant is not None:
             now = self.grant(self._pad.grant.credential_id)
             self._pad = self._pad.updated(now) if now is not None else StartAuthorisation()
@@ -224,6 +245,8 @@ class Vehicle:
             return await self.owner_desk.tap(link)
         try:
             decided = await run(self._transaction(position), link)
+            if isinstance(decided, _Due):
+                decided = await self._delivered(position, decided, link)
             return self._settle(position, decided)
         except PolicyRefusal as exc:
             return self._refused(position, exc.code, str(exc))
@@ -259,24 +282,71 @@ class Vehicle:
                 if position is Position.CONSOLE_PAD:
                     self.pad_cleared()
 
-    def _transaction(self, position: Position) -> Generator[bytes, bytes, _Decided]:
+    def _transaction(self, position: Position) -> Generator[bytes, bytes, _Decided | _Due]:
+        """Authenticate, decide and tell the device; stop before where a delivery is due.
+
+        All of it reads only memory, so that it runs in one go on the reader's thread.
+        """
         reader = self.keys.reader(position)
         handle = position is Position.DOOR_HANDLE
         session = yield from reader.authenticate(Flow.AUTO if handle else Flow.STANDARD)
-        credential = session.credential
         try:
             intent = parse_intent(session.extension) if VEHICLE.intents else None
         except RemoteFault:
             yield from session.fail(ReaderStatus.BAD_FORMAT)
             raise
+        due = _Due(session, intent, announced(session), session.credential is None)
+        if is_due(due.header, self.share_desk.receipt(), introduces=due.introduces):
+            return due
+        return (yield from self._told(position, due, session.credential, receipt=True))
+
+    def _told(
+        self,
+        position: Position,
+        due: _Due,
+        credential: EnrolledCredential | None,
+        *,
+        receipt: bool,
+    ) -> Generator[bytes, bytes, _Decided]:
+        """Decide and tell the device; leave the receipt too where a phone waits for it."""
+        session = due.session
         grant = self.keys.acting(credential, session.flow)
-        verdict = self._decide(position, grant, intent, session.flow)
+        verdict = self._decide(position, grant, due.intent, session.flow)
         if verdict.code is not None:
             yield from session.fail(status_of(verdict.code))
         else:
-            locked = verdict.action is Action.LOCK
-            yield from session.complete(ReaderStatus.SECURE if locked else ReaderStatus.UNSECURE)
-        return _Decided(verdict, credential, intent, session.flow, session.kpersistent)
+            status = ReaderStatus.UNSECURE
+            if verdict.action is Action.LOCK:
+                status = ReaderStatus.SECURE
+            left = (receipt_write(self.share_desk.receipt()),) if due.header and receipt else None
+            yield from session.complete(status, mailbox=left)
+        return _Decided(verdict, credential, due.intent, session.flow, session.kpersistent)
+
+    async def _delivered(self, position: Position, due: _Due, link: Link) -> _Decided:
+        """Take the delivery step by step, committing here, and go on with what it made of the key.
+
+        Raises:
+            RemoteFault, LinkError: What was committed stays; the tap came to nothing.
+        """
+        session = due.session
+        if session.public_key is None:
+            raise WireError("a delivery without a key", clause="specs/lifecycle.md §8")
+        taker = self.share_desk.taker(session.public_key, position)
+        procedure = deliver(due.header, taker, introduces=due.introduces)
+        try:
+            request = next(procedure)
+            while True:
+                reads = await run(session.exchange(request), link)
+                request = procedure.send(reads)
+        except StopIteration:
+            pass
+        except RemoteFault:
+            await run(session.fail(ReaderStatus.BAD_FORMAT), link)
+            raise
+        finally:
+            procedure.close()
+        credential = self.keys.enrolled(session.public_key.x)
+        return await run(self._told(position, due, credential, receipt=False), link)
 
     def _decide(
         self, position: Position, grant: Grant | None, intent: Intent | None, flow: Flow
@@ -353,6 +423,7 @@ class Vehicle:
     def press_start(self) -> Verdict:
         """The driver presses START; the engine starts if a device on the pad permits it."""
         now_s = self._clock()
+        self._rights_changed()  # its time may be over since the key was laid down
         verdict = self._pad.start(signals=self.body.signals(), now_s=now_s)
         self.keys.note(
             "REFUSED" if verdict.code else "START",

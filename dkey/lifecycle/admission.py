@@ -292,7 +292,7 @@ class Admissions:
         if issuer is Issuer.OWNER and owner in self.gone:
             raise PolicyRefusal(RefusalCode.KEY_REVOKED, "the owner's key was withdrawn")
         own = chain if self.flags.cascade_automatic else chain[-1:]
-        if any(self._suspended(each.share_id) for each in own):
+        if any(self.suspended(each.share_id) for each in own):
             raise PolicyRefusal(RefusalCode.KEY_SUSPENDED, "this share is suspended")
 
     def _check_binding(self, known: Admitted | None, claims: KeyClaims, x: bytes) -> None:
@@ -387,6 +387,13 @@ class Admissions:
         if taken.number < 1 or (former is not None and taken.number <= former.number):
             raise PolicyRefusal(RefusalCode.REPLAY, "the vehicle has a newer list")
 
+    def withdraw(self, items: Iterable[bytes]) -> Admissions:
+        """Return with shares, keys or cards withdrawn for good at the vehicle itself (S49, S54)."""
+        gone = self.gone | frozenset(items)
+        return replace(
+            self, gone=gone, admitted=self._still_admitted(gone), cards=self.cards - gone
+        )
+
     def _still_admitted(self, gone: frozenset[bytes]) -> tuple[Admitted, ...]:
         """Return who is left: not the revoked, and nobody whom a revoked actual user let in."""
         return tuple(
@@ -395,7 +402,8 @@ class Admissions:
             if each.claims.share_id not in gone and each.parent not in gone
         )
 
-    def _suspended(self, item: bytes) -> bool:
+    def suspended(self, item: bytes) -> bool:
+        """Return whether a list suspends a share, key or card, or all of them."""
         return any(each.all_suspended or item in each.suspended for each in self.taken)
 
     # --- questions ----------------------------------------------------------------------------
@@ -434,7 +442,7 @@ class Admissions:
     def _refusal(self, item: bytes) -> RefusalCode | None:
         if item in self.gone:
             return RefusalCode.KEY_REVOKED
-        return RefusalCode.KEY_SUSPENDED if self._suspended(item) else None
+        return RefusalCode.KEY_SUSPENDED if self.suspended(item) else None
 
     def _share_verdict(self, each: Admitted, now_s: int, *, fast: bool) -> Verdict:
         claims = each.claims
