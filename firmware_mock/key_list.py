@@ -217,6 +217,24 @@ class KeyList:
                 text=credential.name,
             )
 
+    def provide_authority(self, key: PublicKey) -> None:
+        """Keep the key of the authority whose word counts.
+
+        Raises:
+            PolicyRefusal: ALREADY_LINKED, an owner relies on another authority.
+        """
+        now = self.book.admissions
+        if now.owner_x is not None and now.authority_x not in (None, key.x):
+            raise PolicyRefusal(
+                RefusalCode.ALREADY_LINKED,
+                "the owner of this vehicle relies on another authority",
+                hint="factory-reset it first",
+            )
+        with self.change() as change:
+            share_rows.keep_authority_key(self.store.file, key)
+            change.apply("AUTHORITY", key.x)
+            self.log(change.writes, "AUTHORITY_PROVIDED")
+
     def set_state(self, credential_id: str, state: CredentialState) -> None:
         """Suspend, resume or revoke one credential at the vehicle itself, at once and durably.
 

@@ -196,6 +196,16 @@ class Vehicle:
         self._rights_changed()
         return credential
 
+    def provide_authority(self, key: PublicKey) -> None:
+        """Keep the key of the authority whose word counts, as the factory does; another replaces.
+
+        Only while nobody owns the vehicle, or for the first one.
+
+        Raises:
+            PolicyRefusal: ALREADY_LINKED, an owner relies on another authority.
+        """
+        self.keys.provide_authority(key)
+
     def set_state(self, credential_id: str, state: CredentialState) -> None:
         """Suspend, resume or revoke one credential; Kpersistent of an unusable one is erased."""
         self.keys.set_state(credential_id, state)
