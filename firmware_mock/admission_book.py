@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from dkey.codec import cbor
 from dkey.errors import StoreError
 from dkey.lifecycle.admission import Admissions
-from dkey.lifecycle.parcel import VehicleReceipt
 from dkey.lifecycle.claims import Issuer
 from dkey.lifecycle.flags import Flags
+from dkey.lifecycle.parcel import VehicleReceipt
 from dkey.lifecycle.roles import CredentialState, Role
 from dkey.lifecycle.slots import free_slot, slots, take_slot
 from firmware_mock import share_rows

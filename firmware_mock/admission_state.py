@@ -94,7 +94,7 @@ def founded(store: CredentialStore, admissions: Admissions) -> AdmissionState:
     )
 
 
-def applied(state: AdmissionState, kind: str, body: list[Any]) -> AdmissionState:
+def applied(state: AdmissionState, kind: str, body: list[Any]) -> AdmissionState:  # noqa: PLR0911
     """Return the state after one entry.
 
     ============  ==========================  ====================================================

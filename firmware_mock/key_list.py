@@ -24,11 +24,12 @@ from dkey.lifecycle.roles import CredentialState, Role
 from firmware_mock import share_rows
 from firmware_mock.admission_book import AdmissionBook, Change
 from firmware_mock.admission_state import item_of
+from firmware_mock.bounded_directory import BoundedDirectory
 from firmware_mock.store import Credential
 from firmware_mock.trusted_clock import TrustedClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from dkey.control.card_rules import EnrolledCard
     from dkey.control.rules import Grant
@@ -217,24 +218,6 @@ class KeyList:
                 text=credential.name,
             )
 
-    def provide_authority(self, key: PublicKey) -> None:
-        """Keep the key of the authority whose word counts.
-
-        Raises:
-            PolicyRefusal: ALREADY_LINKED, an owner relies on another authority.
-        """
-        now = self.book.admissions
-        if now.owner_x is not None and now.authority_x not in (None, key.x):
-            raise PolicyRefusal(
-                RefusalCode.ALREADY_LINKED,
-                "the owner of this vehicle relies on another authority",
-                hint="factory-reset it first",
-            )
-        with self.change() as change:
-            share_rows.keep_authority_key(self.store.file, key)
-            change.apply("AUTHORITY", key.x)
-            self.log(change.writes, "AUTHORITY_PROVIDED")
-
     def set_state(self, credential_id: str, state: CredentialState) -> None:
         """Suspend, resume or revoke one credential at the vehicle itself, at once and durably.
 
@@ -416,25 +399,6 @@ class KeyList:
         return AccessReader(
             identity, MemoryDirectory(), self._entropy, policy=policy, interface=interface
         )
-
-
-class BoundedDirectory(MemoryDirectory):
-    """Offers no key to a fast transaction that may not act by one now.
-
-    Args:
-        credentials: In the order of use, oldest first.
-        may: Whether the credential of this name may.
-    """
-
-    def __init__(
-        self, credentials: Iterable[EnrolledCredential], may: Callable[[str], bool]
-    ) -> None:
-        super().__init__(credentials)
-        self._may = may
-
-    def fast_candidates(self, limit: int) -> Sequence[EnrolledCredential]:
-        """Return the last ``limit`` credentials that have a Kpersistent and may use it."""
-        return [each for each in super().fast_candidates(limit) if self._may(each.name)]
 
 
 def _follow_holder(grants: dict[str, Grant], pending: frozenset[str]) -> None:

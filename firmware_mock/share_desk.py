@@ -59,6 +59,24 @@ class ShareDesk:
         """Return who takes the parcel of the phone that proved this key at this reader."""
         return ParcelTaker(self, key, position)
 
+    def provide_authority(self, key: PublicKey) -> None:
+        """Keep the key of the authority whose word counts.
+
+        Raises:
+            PolicyRefusal: ALREADY_LINKED, an owner relies on another authority.
+        """
+        now = self._keys.book.admissions
+        if now.owner_x is not None and now.authority_x not in (None, key.x):
+            raise PolicyRefusal(
+                RefusalCode.ALREADY_LINKED,
+                "the owner of this vehicle relies on another authority",
+                hint="factory-reset it first",
+            )
+        with self._keys.change() as change:
+            share_rows.keep_authority_key(self._keys.store.file, key)
+            change.apply("AUTHORITY", key.x)
+            self._keys.log(change.writes, "AUTHORITY_PROVIDED")
+
     # --- lists --------------------------------------------------------------------------------
 
     def take_list(self, raw: bytes, issuer: Issuer = Issuer.AUTHORITY) -> bool:

@@ -11,14 +11,9 @@ What is not touch is done by desks that share the vehicle's key list and body: c
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from dkey.access.delivery import announced, deliver, is_due, receipt_write
 from dkey.access.enrolled import Flow
-from dkey.access.exchange import ReaderStatus
-from dkey.access.profile import VEHICLE
-from dkey.control.intent import parse_intent
 from dkey.control.rules import Action, Grant, Verdict
 from dkey.control.touch import Intent, Position, StartAuthorisation, decide_handle
 from dkey.errors import (
@@ -27,21 +22,18 @@ from dkey.errors import (
     PolicyRefusal,
     RefusalCode,
     RemoteFault,
-    WireError,
 )
 from dkey.lifecycle.features import DK2
-from dkey.link.driver import run
 from firmware_mock.card_desk import CardDesk
 from firmware_mock.key_list import READER_KEY, KeyList
-from firmware_mock.outcome import TapOutcome, failure_of, outcome_of, status_of
+from firmware_mock.outcome import TapOutcome, failure_of, outcome_of
 from firmware_mock.share_desk import ShareDesk
+from firmware_mock.touch_tap import Decided, TouchTap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
-    from dkey.access.enrolled import EnrolledCredential
     from dkey.access.reader import AccessReader
-    from dkey.access.session import Session
     from dkey.control.card_window import CardWindow
     from dkey.crypto.entropy import Entropy
     from dkey.crypto.p256 import PublicKey
@@ -49,7 +41,6 @@ if TYPE_CHECKING:
     from dkey.crypto.secret import Secret
     from dkey.crypto.vault import Vault
     from dkey.lifecycle.features import FeatureProfile
-    from dkey.lifecycle.parcel import ParcelHeader
     from dkey.lifecycle.roles import CredentialState, Permission, Role
     from dkey.link.base import Initiator, Link
     from firmware_mock.body import Body
@@ -70,27 +61,6 @@ class PadDesk(Protocol):
 
     async def tap(self, link: Link) -> TapOutcome:
         """Serve the device; never raises for what the device does."""
-
-
-@dataclass(slots=True)
-class _Decided:
-    """A tap whose transaction ended; nothing of it is kept yet."""
-
-    verdict: Verdict
-    credential: EnrolledCredential | None
-    intent: Intent | None
-    flow: Flow
-    kpersistent: Secret | None
-
-
-@dataclass(slots=True)
-class _Due:
-    """A tap in which the phone proved its key, and what it carries."""
-
-    session: Session
-    intent: Intent | None
-    header: ParcelHeader | None
-    introduces: bool
 
 
 class Vehicle:
@@ -147,6 +117,7 @@ class Vehicle:
         self.card_desk = CardDesk(self.keys, body, entropy=entropy, clock=clock)
         self.share_desk = ShareDesk(self.keys, told=self._rights_changed)
         self.owner_desk: PadDesk | None = None
+        self._touch = TouchTap(self.keys, self.share_desk, self._decide)
         self.on_change: list[Callable[[Position | None, str | None], None]] = []
         self._clock = clock
         self._last_touch_s: float | None = None
@@ -197,14 +168,12 @@ class Vehicle:
         return credential
 
     def provide_authority(self, key: PublicKey) -> None:
-        """Keep the key of the authority whose word counts, as the factory does; another replaces.
-
-        Only while nobody owns the vehicle, or for the first one.
+        """Keep the key of the authority whose word counts, as the factory does.
 
         Raises:
             PolicyRefusal: ALREADY_LINKED, an owner relies on another authority.
         """
-        self.keys.provide_authority(key)
+        self.share_desk.provide_authority(key)
 
     def set_state(self, credential_id: str, state: CredentialState) -> None:
         """Suspend, resume or revoke one credential; Kpersistent of an unusable one is erased."""
@@ -254,10 +223,7 @@ class Vehicle:
         if position is Position.CONSOLE_PAD and self.owner_desk and self.owner_desk.awaits_device:
             return await self.owner_desk.tap(link)
         try:
-            decided = await run(self._transaction(position), link)
-            if isinstance(decided, _Due):
-                decided = await self._delivered(position, decided, link)
-            return self._settle(position, decided)
+            return self._settle(position, await self._touch.run(position, link))
         except PolicyRefusal as exc:
             return self._refused(position, exc.code, str(exc))
         except (LinkError, RemoteFault) as exc:
@@ -292,72 +258,6 @@ class Vehicle:
                 if position is Position.CONSOLE_PAD:
                     self.pad_cleared()
 
-    def _transaction(self, position: Position) -> Generator[bytes, bytes, _Decided | _Due]:
-        """Authenticate, decide and tell the device; stop before where a delivery is due.
-
-        All of it reads only memory, so that it runs in one go on the reader's thread.
-        """
-        reader = self.keys.reader(position)
-        handle = position is Position.DOOR_HANDLE
-        session = yield from reader.authenticate(Flow.AUTO if handle else Flow.STANDARD)
-        try:
-            intent = parse_intent(session.extension) if VEHICLE.intents else None
-        except RemoteFault:
-            yield from session.fail(ReaderStatus.BAD_FORMAT)
-            raise
-        due = _Due(session, intent, announced(session), session.credential is None)
-        if is_due(due.header, self.share_desk.receipt(), introduces=due.introduces):
-            return due
-        return (yield from self._told(position, due, session.credential, receipt=True))
-
-    def _told(
-        self,
-        position: Position,
-        due: _Due,
-        credential: EnrolledCredential | None,
-        *,
-        receipt: bool,
-    ) -> Generator[bytes, bytes, _Decided]:
-        """Decide and tell the device; leave the receipt too where a phone waits for it."""
-        session = due.session
-        grant = self.keys.acting(credential, session.flow)
-        verdict = self._decide(position, grant, due.intent, session.flow)
-        if verdict.code is not None:
-            yield from session.fail(status_of(verdict.code))
-        else:
-            status = ReaderStatus.UNSECURE
-            if verdict.action is Action.LOCK:
-                status = ReaderStatus.SECURE
-            left = (receipt_write(self.share_desk.receipt()),) if due.header and receipt else None
-            yield from session.complete(status, mailbox=left)
-        return _Decided(verdict, credential, due.intent, session.flow, session.kpersistent)
-
-    async def _delivered(self, position: Position, due: _Due, link: Link) -> _Decided:
-        """Take the delivery step by step, committing here, and go on with what it made of the key.
-
-        Raises:
-            RemoteFault, LinkError: What was committed stays; the tap came to nothing.
-        """
-        session = due.session
-        if session.public_key is None:
-            raise WireError("a delivery without a key", clause="specs/lifecycle.md §8")
-        taker = self.share_desk.taker(session.public_key, position)
-        procedure = deliver(due.header, taker, introduces=due.introduces)
-        try:
-            request = next(procedure)
-            while True:
-                reads = await run(session.exchange(request), link)
-                request = procedure.send(reads)
-        except StopIteration:
-            pass
-        except RemoteFault:
-            await run(session.fail(ReaderStatus.BAD_FORMAT), link)
-            raise
-        finally:
-            procedure.close()
-        credential = self.keys.enrolled(session.public_key.x)
-        return await run(self._told(position, due, credential, receipt=False), link)
-
     def _decide(
         self, position: Position, grant: Grant | None, intent: Intent | None, flow: Flow
     ) -> Verdict:
@@ -377,7 +277,7 @@ class Vehicle:
             now_s=now_s,
         )
 
-    def _settle(self, position: Position, decided: _Decided) -> TapOutcome:
+    def _settle(self, position: Position, decided: Decided) -> TapOutcome:
         """Commit and carry out what a finished transaction decided."""
         verdict, flow = decided.verdict, decided.flow
         grant = self.keys.acting(decided.credential, flow)

@@ -8,6 +8,7 @@ is committed before anything is answered, or refuses and nothing was changed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from dkey.errors import PolicyRefusal, RefusalCode, WireError
@@ -249,7 +250,7 @@ class Admissions:
             issuer = Issuer.OWNER
         else:
             raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "nobody here signed this attestation")
-        for parent, child in zip(chain, chain[1:], strict=False):
+        for parent, child in pairwise(chain):
             allowed = (
                 parent.reshare
                 and parent.role is Role.ACTUAL_USER

@@ -8,7 +8,6 @@ from dkey.lifecycle.roles import CardProvenance, Permission, Role
 from dkey.testing import FakeClock, SeededEntropy
 from firmware_mock.garage import open_vehicle
 from firmware_mock.stage import Card, Phone, Stage
-from firmware_mock.vehicle import Vehicle
 
 
 class Scene:
@@ -19,7 +18,7 @@ class Scene:
     ) -> None:
         self.stage = stage
         self.folder = folder
-        self._opened: list[Vehicle] = []
+        self._opened = []
         self.vehicle = stage.vehicle
         self.body = stage.vehicle.body
         self.clock = clock

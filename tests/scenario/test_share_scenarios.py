@@ -111,7 +111,7 @@ async def test_an_actual_user_and_a_friend_of_theirs_come_in_by_a_chain(scene, d
     assert (await scene.handle(user)).action is Action.LOCK
 
 
-# --- permissions and windows -----------------------------------------------------------------------
+# --- permissions and windows ---------------------------------------------------------------------
 
 
 async def test_an_entry_key_opens_and_does_not_start(scene, desk):

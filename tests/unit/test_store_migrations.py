@@ -12,8 +12,8 @@ import pytest
 from dkey.agent.store import AgentStore
 from dkey.crypto.secret import Secret
 from dkey.errors import LocalFault, StoreError
-from dkey.lifecycle.slots import PeerSeen, peer_last_seen, remember_peer, slots, take_slot
 from dkey.lifecycle.roles import Permission, Role
+from dkey.lifecycle.slots import PeerSeen, peer_last_seen, remember_peer, slots, take_slot
 from dkey.testing import SeededEntropy
 from firmware_mock.garage import create_vehicle, open_vehicle
 from firmware_mock.store import CredentialStore
