@@ -139,8 +139,6 @@ async def test_what_a_delivery_made_is_there_even_when_the_phone_breaks_off(car,
 async def test_all_suspended_by_the_authority_cuts_off_the_owner_too(car, side):
     async with car.owner.connected() as connection:
         await connection.in_()
-        car.vehicle.share_desk.take_list(
-            side.list(1, issuer=Issuer.AUTHORITY, all_suspended=True)
-        )
+        car.vehicle.share_desk.take_list(side.list(1, issuer=Issuer.AUTHORITY, all_suspended=True))
         assert (await connection.ask(RkeAction.UNLOCK)).code == RefusalCode.KEY_SUSPENDED
     assert await is_refused(car.owner)
