@@ -6,10 +6,13 @@ Layout, mode 0700::
     vault.json       the authority's signing key and the key that seals the ledger
     authority.key    what opens the vault, mode 0600
     admin.token      bearer token of @authority, @dealer and @vehicle, mode 0600
+    authority.lock   held while a program runs this authority: rings are in its memory
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,6 +48,7 @@ _SEAL: Final = "seal"
 _KEY_FILE: Final = "authority.key"
 _VAULT: Final = "vault.json"
 _DATABASE: Final = "authority.db"
+_LOCK: Final = "authority.lock"
 _ADMIN: Final = "admin.token"
 _TOKEN_SIZE: Final = 64
 
@@ -69,12 +73,21 @@ class Folder:
         vault: Holds :data:`SIGNING_KEY`.
         seal_key: Seals the ledger, 32 bytes.
         admin_token: What authenticates the principals that are no accounts.
+        lock: Handle of the file that keeps other programs away.
     """
 
     file: DurableFile
     vault: Vault
     seal_key: Secret
     admin_token: Secret
+    lock: int
+
+    def close(self) -> None:
+        """Release the file and the lock; may be called twice."""
+        self.file.close()
+        with suppress(OSError):  # released already
+            fcntl.flock(self.lock, fcntl.LOCK_UN)
+            os.close(self.lock)
 
 
 def holds_authority(folder: Path) -> bool:
@@ -117,21 +130,48 @@ def open_folder(folder: Path, *, entropy: Entropy) -> Folder:
     """Open the authority in ``folder``.
 
     Raises:
-        LocalFault: There is none, or its store, vault or token is damaged.
+        LocalFault: There is none, another program runs it, or its store, vault or token is damaged.
     """
     if not holds_authority(folder):
         raise LocalFault(
             f"{folder} holds no authority", hint=f"make one: dkey authority init --state {folder}"
         )
+    lock = _locked(folder)
+    try:
+        return _opened(folder, entropy, lock)
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def _opened(folder: Path, entropy: Entropy, lock: int) -> Folder:
     vault = SoftwareVault.open(folder / _VAULT, key_file=folder / _KEY_FILE, entropy=entropy)
     point = vault.public(_SEAL)
     seal_key = Secret(hkdf(vault.agree(_SEAL, point).reveal(), b"", b"dkey authority ledger", 32))
     return Folder(
+        admin_token=_admin_token(folder / _ADMIN),
         file=DurableFile.open(folder / _DATABASE, LAYOUT),
         vault=vault,
         seal_key=seal_key,
-        admin_token=_admin_token(folder / _ADMIN),
+        lock=lock,
     )
+
+
+def _locked(folder: Path) -> int:
+    """Keep other programs away: two of them would decide from different rings."""
+    try:
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as exc:
+        raise LocalFault(f"{folder}: {exc.strerror}", hint="check its access rights") from exc
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        os.close(handle)
+        raise LocalFault(
+            f"another program runs the authority in {folder}",
+            hint="ask that one, or end it first",
+        ) from exc
+    return handle
 
 
 def _admin_token(path: Path) -> Secret:

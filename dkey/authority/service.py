@@ -66,7 +66,7 @@ class Authority(TelematicDesk):
 
     def close(self) -> None:
         """Release the store; may be called twice."""
-        self._file.close()
+        self._folder.close()
 
     def __enter__(self) -> Self:
         return self
