@@ -47,6 +47,7 @@ class Draft:
         self.owner = ring.owner
         self.owner_key_x = ring.owner_key_x
         self.owner_holds = ring.owner_holds
+        self.account_holds = ring.account_holds
         self.may_pause = ring.may_pause
         self.shares = list(ring.shares)
         self.cards = list(ring.cards)
@@ -76,6 +77,7 @@ class Draft:
             owner=self.owner,
             owner_key_x=self.owner_key_x,
             owner_holds=self.owner_holds,
+            account_holds=self.account_holds,
             may_pause=self.may_pause,
             shares=tuple(self.shares),
             cards=tuple(self.cards),
