@@ -151,10 +151,7 @@ def _end_owner_key(draft: Draft, reason: Ended) -> None:
 
 def _everything_falls(draft: Draft) -> None:
     """End every key and card, and forget the owner (S51, S53, S54, S55)."""
-    for share in draft.live:
-        draft.end(draft.invited(share.share_id), Ended.REVOKED)
-    for card in draft.cards:
-        draft.end_card(card, Ended.REVOKED)
+    draft.end_everything()
     _end_owner_key(draft, Ended.REVOKED)
     _erase(draft)
 
