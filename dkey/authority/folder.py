@@ -16,7 +16,7 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from dkey.authority import store_schema
 from dkey.authority.accounts import new_token
@@ -73,21 +73,19 @@ class Folder:
         vault: Holds :data:`SIGNING_KEY`.
         seal_key: Seals the ledger, 32 bytes.
         admin_token: What authenticates the principals that are no accounts.
-        lock: Handle of the file that keeps other programs away.
+        lock: The open file that keeps other programs away.
     """
 
     file: DurableFile
     vault: Vault
     seal_key: Secret
     admin_token: Secret
-    lock: int
+    lock: BinaryIO
 
     def close(self) -> None:
         """Release the file and the lock; may be called twice."""
         self.file.close()
-        with suppress(OSError):  # released already
-            fcntl.flock(self.lock, fcntl.LOCK_UN)
-            os.close(self.lock)
+        self.lock.close()
 
 
 def holds_authority(folder: Path) -> bool:
@@ -140,11 +138,11 @@ def open_folder(folder: Path, *, entropy: Entropy) -> Folder:
     try:
         return _opened(folder, entropy, lock)
     except BaseException:
-        os.close(lock)
+        lock.close()
         raise
 
 
-def _opened(folder: Path, entropy: Entropy, lock: int) -> Folder:
+def _opened(folder: Path, entropy: Entropy, lock: BinaryIO) -> Folder:
     vault = SoftwareVault.open(folder / _VAULT, key_file=folder / _KEY_FILE, entropy=entropy)
     point = vault.public(_SEAL)
     seal_key = Secret(hkdf(vault.agree(_SEAL, point).reveal(), b"", b"dkey authority ledger", 32))
@@ -157,7 +155,7 @@ def _opened(folder: Path, entropy: Entropy, lock: int) -> Folder:
     )
 
 
-def _locked(folder: Path) -> int:
+def _locked(folder: Path) -> BinaryIO:
     """Keep other programs away: two of them would decide from different rings."""
     try:
         handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -171,7 +169,7 @@ def _locked(folder: Path) -> int:
             f"another program runs the authority in {folder}",
             hint="ask that one, or end it first",
         ) from exc
-    return handle
+    return os.fdopen(handle, "r+b")
 
 
 def _admin_token(path: Path) -> Secret:
