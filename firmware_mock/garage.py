@@ -101,7 +101,11 @@ def open_vehicle(
         for label in (b"dkey vehicle store", b"dkey vehicle ledger")
     )
     store = CredentialStore.open(folder / STORE, connect=connect)
-    store.give_ledger_key(ledger_key, source)
+    try:
+        store.open_ledger(ledger_key, source)
+    except BaseException:
+        store.close()
+        raise
     return Vehicle(
         store=store,
         vault=vault,

@@ -124,7 +124,7 @@ class AgentStore(LedgerStore):
                 )
             seal = Seal(_seal_secret(vault, b"dkey.agent/1 seal"), entropy)
             store = cls(file, vault, seal, entropy, clock)
-            store.give_ledger_key(_seal_secret(vault, b"dkey.agent/1 ledger"), entropy)
+            store.open_ledger(_seal_secret(vault, b"dkey.agent/1 ledger"), entropy)
             store.vehicles()  # a resolving key that does not open shows now, not at the vehicle
         except BaseException:
             file.close()

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from dkey.errors import PolicyRefusal, RefusalCode, WireError
+from dkey.lifecycle.admission_state import Admitted, Taken, Verdict
 from dkey.lifecycle.claims import NO_SLOT, Issuer, KeyClaims, WithdrawalClaims, key_ref
 from dkey.lifecycle.flags import Flags
 from dkey.lifecycle.plain import CLAUSE, from_plain, to_plain
@@ -25,52 +26,6 @@ __all__ = ["Admissions", "Admitted", "Taken", "Verdict"]
 
 VERSION: Final = 1
 _X: Final = slice(1, 33)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted:
-    """A key that the vehicle let in.
-
-    Attributes:
-        claims: What its attestation says.
-        x: x-coordinate of the key.
-        parent: Share id of the actual user that signed it; empty for none.
-        until_s: Last second of validity of its whole chain.
-    """
-
-    claims: KeyClaims
-    x: bytes
-    parent: bytes
-    until_s: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
-    """The latest withdrawal list of one issuer."""
-
-    issuer: Issuer
-    number: int
-    revoked: frozenset[bytes]
-    suspended: frozenset[bytes]
-    all_suspended: bool
-    immobilised: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """Whether a key is good, and for what.
-
-    Attributes:
-        refusal: Why it is not; None when it is.
-        item: Share id or key reference.
-        may_start: It may start too: permission, no immobilisation, and no fast transaction.
-    """
-
-    refusal: RefusalCode | None
-    item: bytes | None = None
-    role: Role | None = None
-    permission: Permission | None = None
-    may_start: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,17 +160,17 @@ class Admissions:
         claims = chain[-1]
         if claims.public_key[_X] != x:
             raise PolicyRefusal(RefusalCode.KEY_UNKNOWN, "this attestation is for another key")
-        now_s = max(now_s, self.time_s)
+        now_s = self._now(now_s)
         known = self._share(claims.share_id)
         same = known is not None and known.claims == claims
         if not same:
             self._check_epoch(chain)
         issuer = self._issuer(chain)
+        now_s = max(now_s, chain[0].issued_s)
         self._check_gone(chain)
         self._check_window(chain, now_s)
         self._check_lists(chain, issuer)
         self._check_suspended(chain, issuer)
-        now_s = max(now_s, chain[0].issued_s)
         if same:
             return self if now_s <= self.time_s else replace(self, time_s=now_s)
         self._check_binding(known, claims, x)
@@ -229,6 +184,9 @@ class Admissions:
         stays = tuple(each for each in self.admitted if each not in (former, known))
         gone = self.gone if former is None else self.gone | {former.claims.share_id}
         return replace(self, admitted=(*stays, admitted), gone=gone, time_s=now_s)
+
+    def _now(self, now_s: int) -> int:
+        return max(now_s, self.time_s)
 
     def _share(self, share_id: bytes) -> Admitted | None:
         return next((each for each in self.admitted if each.claims.share_id == share_id), None)
@@ -354,7 +312,7 @@ class Admissions:
         if former == taken:
             return self if time_s == self.time_s else replace(self, time_s=time_s)
         self._check_newer(former, taken)
-        gone = self.gone | taken.revoked
+        gone, stays = self._fallen(self._gone_with(taken))
         return replace(
             self,
             taken=tuple(
@@ -364,7 +322,7 @@ class Admissions:
                 )
             ),
             gone=gone,
-            admitted=self._still_admitted(gone),
+            admitted=stays,
             cards=self.cards - gone,
             immobilised=(
                 claims.immobilised if claims.issuer is Issuer.AUTHORITY else self.immobilised
@@ -390,10 +348,20 @@ class Admissions:
 
     def withdraw(self, items: Iterable[bytes]) -> Admissions:
         """Return with shares, keys or cards withdrawn for good at the vehicle itself (S49, S54)."""
-        gone = self.gone | frozenset(items)
-        return replace(
-            self, gone=gone, admitted=self._still_admitted(gone), cards=self.cards - gone
-        )
+        gone, stays = self._fallen(self.gone | frozenset(items))
+        return replace(self, gone=gone, admitted=stays, cards=self.cards - gone)
+
+    def _gone_with(self, taken: Taken) -> frozenset[bytes]:
+        return self.gone | taken.revoked
+
+    def _fallen(self, gone: frozenset[bytes]) -> tuple[frozenset[bytes], tuple[Admitted, ...]]:
+        """Return who is gone with these, and who is left."""
+        stays = self._still_admitted(gone)
+        # Their keys are remembered too, so that the answer to them is "revoked", not "unknown".
+        for each in self.admitted:
+            if each not in stays:
+                gone |= {each.claims.share_id, key_ref(each.x)}
+        return gone, stays
 
     def _still_admitted(self, gone: frozenset[bytes]) -> tuple[Admitted, ...]:
         """Return who is left: not the revoked, and nobody whom a revoked actual user let in."""
@@ -419,7 +387,7 @@ class Admissions:
         """
         for each in self.admitted:
             if key in (each.x, each.claims.share_id):
-                return self._share_verdict(each, max(now_s, self.time_s), fast=fast)
+                return self._share_verdict(each, self._now(now_s), fast=fast)
         ref = key_ref(key) if len(key) == 32 else key
         if self.owner_x is not None and ref == key_ref(self.owner_x):
             role = Role.OWNER

@@ -178,10 +178,13 @@ def check_validity(chain: Sequence[KeyClaims], *, now_s: int) -> None:
 
     Raises:
         PolicyRefusal: KEY_EXPIRED, or TOO_SOON with the time to wait.
+        LocalFault: The chain is empty: nothing was verified.
     """
+    if not chain:
+        raise LocalFault("an empty chain has no time", clause=CHAIN_CLAUSE)
     if any(now_s > each.not_after_s for each in chain):
         raise PolicyRefusal(RefusalCode.KEY_EXPIRED, "the time of the key is over")
-    wait_s = max((each.not_before_s - now_s for each in chain), default=0)
+    wait_s = max(each.not_before_s for each in chain) - now_s
     if wait_s > 0:
         raise PolicyRefusal(
             RefusalCode.TOO_SOON, "the time of the key has not come", remaining_s=wait_s

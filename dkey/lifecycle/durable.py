@@ -12,7 +12,7 @@ import os
 import sqlite3
 import sys
 import tempfile
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +20,8 @@ from dkey.errors import LocalFault, StoreError
 from dkey.lifecycle.layout import Layout, Value, digest, insert
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Self
 
@@ -51,6 +52,8 @@ class DurableFile:
     def __init__(self, connection: sqlite3.Connection, layout: Layout) -> None:
         self._db: sqlite3.Connection | None = connection
         self._layout = layout
+        self.rollbacks = 0
+        """How many transactions were undone: what was remembered of them never was."""
 
     @classmethod
     def create(cls, path: Path, layout: Layout, fill: Callable[[DurableFile], None]) -> None:
@@ -162,8 +165,7 @@ class DurableFile:
                 f"the store could not be read: {exc}", hint=self._layout.restore
             ) from exc
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """Make all writes of the block one commit; an exception undoes them all and goes on.
 
         When the block ends without an exception, its writes are on the disk.
@@ -172,22 +174,7 @@ class DurableFile:
             StoreError: Another program held the file for 5 s, or the disk refused the writes.
             LocalFault: A transaction is open already.
         """
-        db = self._open()
-        if db.in_transaction:
-            raise LocalFault("a transaction is open already", hint="write within that one")
-        try:
-            db.execute("BEGIN IMMEDIATE")
-            yield
-            db.execute("COMMIT")
-        except sqlite3.Error as exc:
-            _roll_back(db)
-            raise StoreError(
-                f"the store could not be written: {exc}",
-                hint="free the disk, or end the other program that uses this store",
-            ) from exc
-        except BaseException:
-            _roll_back(db)
-            raise
+        return _Transaction(self)
 
     def put(self, table: str, *row: Value, replace: bool = False) -> None:
         """Write one row with its digest; ``row`` is in the order of the layout's columns."""
@@ -202,9 +189,9 @@ class DurableFile:
             (*row[1:], digest(table, row), row[0]),
         )
 
-    def write(self, sql: str, *values: Value) -> None:
-        """Run one statement on a table that carries its own check."""
-        self._writable().execute(sql, values)
+    def write(self, sql: str, *values: Value) -> int:
+        """Run one statement on a table that carries its own check; return how many rows it met."""
+        return self._writable().execute(sql, values).rowcount
 
     def delete(self, table: str, condition: str, *values: Value) -> None:
         """Remove the rows of ``table`` that meet the condition, such as ``id = ?``."""
@@ -228,6 +215,57 @@ class DurableFile:
         if self._db is None:
             raise LocalFault("the store is closed", hint="open it again")
         return self._db
+
+
+class _Transaction:
+    """The block of :meth:`DurableFile.transaction`.
+
+    A class, as a generator would be a good part of what a short commit costs beside the disk.
+    """
+
+    __slots__ = ("_db", "_file")
+
+    def __init__(self, file: DurableFile) -> None:
+        self._file = file
+
+    def __enter__(self) -> None:
+        self._db = self._file._open()  # noqa: SLF001 - one thing in two classes
+        if self._db.in_transaction:
+            raise LocalFault("a transaction is open already", hint="write within that one")
+        self._run("BEGIN IMMEDIATE")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._run("COMMIT")
+            return
+        self._undo()
+        if isinstance(error, sqlite3.Error):
+            raise _unwritten(error) from error
+
+    def _run(self, statement: str) -> None:
+        try:
+            self._db.execute(statement)
+        except BaseException as exc:
+            self._undo()
+            if isinstance(exc, sqlite3.Error):
+                raise _unwritten(exc) from exc
+            raise
+
+    def _undo(self) -> None:
+        _roll_back(self._db)
+        self._file.rollbacks += 1
+
+
+def _unwritten(error: sqlite3.Error) -> StoreError:
+    return StoreError(
+        f"the store could not be written: {error}",
+        hint="free the disk, or end the other program that uses this store",
+    )
 
 
 class DurableStore:

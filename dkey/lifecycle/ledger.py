@@ -85,12 +85,11 @@ class Ledger:
         self._seal = Seal(seal_key, entropy)
         self._id = _identity(file, entropy)
         self.restored()
+        self._remember(self.head)
 
     @property
     def head(self) -> Head:
         """How far the ledger is, with what other processes appended."""
-        # The primary key answers this at once; asking each time, under the lock of a transaction,
-        # holds through a rollback and beside another writer, which a remembered head would not.
         rows = self._file.rows("SELECT seq, running FROM ledger_entry ORDER BY seq DESC LIMIT 1")
         return Head(seq=rows[0][0], digest=rows[0][1]) if rows else _NOTHING
 
@@ -102,12 +101,13 @@ class Ledger:
         """
         if not (kind.isascii() and 1 <= len(kind) <= 32):
             raise LocalFault(f"no entry is of kind {kind!r}", hint="name it in 1 to 32 letters")
-        head = self.head
-        seq = head.seq + 1
-        sealed = self._seal.close(Secret(body), self._place(_ENTRY, head, kind))
-        running = next_running(head.digest, kind, sealed)
-        self._file.write("INSERT INTO ledger_entry VALUES (?, ?, ?, ?)", seq, kind, sealed, running)
-        return seq
+        if self._rollbacks != self._file.rollbacks:  # the remembered head may never have been
+            self._remember(self.head)
+        if not self._append_after(self._head, kind, body):  # another process was faster
+            self._remember(self.head)
+            if not self._append_after(self._head, kind, body):
+                raise StoreError(f"nothing can follow entry {self._head.seq}", hint=_RESTORE)
+        return self._head.seq
 
     def entries(self, after_seq: int = 0) -> Iterator[Entry]:
         """Yield the entries with a higher number, oldest first; each is checked and opened.
@@ -173,6 +173,22 @@ class Ledger:
         for seq, sealed in self._file.rows("SELECT seq, sealed FROM ledger_snapshot"):
             self._state(seq, sealed)
 
+    def _append_after(self, head: Head, kind: str, body: bytes) -> bool:
+        """Append one entry after ``head``, unless it has a successor; return whether it had none.
+
+        Entries never leave, so a remembered head that is too old has one. Asking for the head each
+        time would cost as much as sealing.
+        """
+        sealed = self._seal.close(Secret(body), self._place(_ENTRY, head, kind))
+        new = Head(seq=head.seq + 1, digest=next_running(head.digest, kind, sealed))
+        if self._file.write(_APPEND, new.seq, kind, sealed, new.digest) == 0:
+            return False
+        self._head = new
+        return True
+
+    def _remember(self, head: Head) -> None:
+        self._head, self._rollbacks = head, self._file.rollbacks
+
     def _at(self, seq: int) -> Head:
         """Return the head as it was after entry ``seq``."""
         if seq <= 0:
@@ -199,31 +215,34 @@ class Ledger:
 
 
 class LedgerStore(DurableStore):
-    """A store whose file has a ledger; whoever holds the keys of the side gives it its key."""
+    """A store whose file has a ledger; whoever holds the keys of the side opens it."""
 
     _ledger: Ledger | None = None
-    _ledger_key: tuple[Secret, Entropy] | None = None
 
-    def give_ledger_key(self, seal_key: Secret, entropy: Entropy) -> None:
-        """Let :attr:`ledger` open with this key, 32 bytes."""
-        self._ledger_key = seal_key, entropy
+    def open_ledger(self, seal_key: Secret, entropy: Entropy) -> None:
+        """Open the ledger as :attr:`ledger`, outside a transaction.
+
+        Raises:
+            StoreError: It is damaged, or sealed under another key.
+        """
+        self._ledger = Ledger(self._file, seal_key, entropy)
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger, opened when it is first asked for, outside a transaction.
+        """The open ledger.
 
         Raises:
-            LocalFault: The store has no key to it.
-            StoreError: It is damaged.
+            LocalFault: The store was opened without the key to it.
         """
         if self._ledger is None:
-            if self._ledger_key is None:
-                raise LocalFault("this store has no key to its ledger", hint="give it the key")
-            self._ledger = Ledger(self._file, *self._ledger_key)
+            raise LocalFault(
+                "this store was opened without its ledger", hint="open it with the key file"
+            )
         return self._ledger
 
 
 _NOTHING: Final = Head(seq=0, digest=BEFORE_FIRST)
+_APPEND: Final = "INSERT OR IGNORE INTO ledger_entry VALUES (?, ?, ?, ?)"
 _FIND: Final = "SELECT id FROM ledger"
 
 

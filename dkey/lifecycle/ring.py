@@ -29,13 +29,16 @@ __all__ = ["Ring", "apply"]
 _KEEP_S: Final = int(LOG_RETENTION_MONTHS * MONTH_DAYS * DAY_S)
 
 
-def apply(ring: Ring, command: c.Command, *, at_s: int) -> tuple[Ring, tuple[Effect, ...]]:
+def apply(
+    ring: Ring, command: c.Command, *, at_s: int, draft_type: type[Draft] = Draft
+) -> tuple[Ring, tuple[Effect, ...]]:
     """Return the ring after a command, and what happened.
 
     Args:
         ring: The keys as they are.
         command: What somebody wants done.
         at_s: When, seconds since 1970; earlier than the ring has seen counts as that time.
+        draft_type: For the exhaustive check only, which puts broken rules in.
 
     Raises:
         PolicyRefusal: A rule says no; nothing was changed.
@@ -43,7 +46,7 @@ def apply(ring: Ring, command: c.Command, *, at_s: int) -> tuple[Ring, tuple[Eff
     rule = _RULES.get(type(command))
     if rule is None:
         raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, f"{type(command).__name__} is no command")
-    draft = Draft(ring, at_s)
+    draft = draft_type(ring, at_s)
     _catch_up(draft)
     rule(draft, command)
     return draft.done(), tuple(draft.effects)

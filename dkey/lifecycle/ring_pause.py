@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dkey.errors import PolicyRefusal, RefusalCode
-from dkey.lifecycle.cascade import beneath
 from dkey.lifecycle.commands import HoldCause
 from dkey.lifecycle.policy import (
     DAY_S,
@@ -147,6 +146,7 @@ def _same_hold(one: Due, other: Due) -> bool:
 def suspend_account(draft: Draft, account: str, cause: HoldCause) -> None:
     """Suspend an account's keys, its cards, and downwards what stands on it (S22, S51, S90)."""
     held = Held(kind=HoldKind.ACCOUNT, who="@authority", on=account, cause=cause)
+    draft.account_holds |= {held}
     cascades = draft.flags.cascade_automatic and cause not in PHONE_CAUSES
     if account == draft.owner_account:
         draft.hold_owner(held)
@@ -158,7 +158,7 @@ def suspend_account(draft: Draft, account: str, cause: HoldCause) -> None:
     share = draft.share_of(account)
     if share is None:
         raise PolicyRefusal(RefusalCode.KEY_UNKNOWN, f"{account} holds no key of this vehicle")
-    below = beneath(draft.live, share, draft.flags) if cascades else ()
+    below = draft.beneath(share) if cascades else ()
     draft.hold_shares((share, *below), held)
 
 
@@ -171,13 +171,13 @@ def release(draft: Draft, command: Release) -> None:
         if each.kind is not DueKind.HOLD
         or (each.account, each.cause) != (command.account, command.cause)
     )
-    draft.lift(
-        lambda held: (
-            held.kind is HoldKind.ACCOUNT
-            and held.on == command.account
-            and held.cause is command.cause
-        )
+    gone = frozenset(
+        held
+        for held in draft.account_holds
+        if (held.on, held.cause) == (command.account, command.cause)
     )
+    draft.account_holds -= gone
+    draft.lift(lambda held: held in gone)
 
 
 def close_account(draft: Draft, command: CloseAccount) -> None:

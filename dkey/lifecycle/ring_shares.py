@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dkey.errors import PolicyRefusal, RefusalCode
 from dkey.lifecycle.claims import NO_SLOT
 from dkey.lifecycle.commands import PartyKind
-from dkey.lifecycle.policy import MAX_SHARES, PROVIDER_GRACE_MIN
+from dkey.lifecycle.policy import PROVIDER_GRACE_MIN
 from dkey.lifecycle.ring_effects import (
     KeyAccepted,
     KeyConfirmed,
@@ -30,6 +30,8 @@ __all__ = ["accept", "activate", "approve", "decline", "invite", "take_key"]
 def invite(draft: Draft, command: Invite) -> None:
     """Offer a key; it takes its place at once (S10, C1)."""
     who = authorise(draft, command, command.role)
+    if draft.flags.touch_only and not draft.flags.touch_profile_sharing:
+        raise PolicyRefusal(RefusalCode.FEATURE_NOT_SUPPORTED, "this vehicle shares no keys")
     if command.share_id in draft.spent:
         raise PolicyRefusal(RefusalCode.REPLAY, "this share id was used before")
     _check_account(draft, command.account)
@@ -59,10 +61,13 @@ def invite(draft: Draft, command: Invite) -> None:
         grantor=draft.owner_account if who is Who.REPRESENTATIVE else command.actor,
         granted_s=draft.now_s,
         booking=command.booking,
+        holds=frozenset(each for each in draft.account_holds if each.on == command.account),
         approved=not (ordered and draft.flags.owner_approval_required),
     )
     draft.shares.append(share)
     draft.spent |= {share.share_id}
+    if share.holds:
+        draft.listed()
     if command.booking is not None:
         _notify_owner(draft, share, command.booking, command.actor)
     draft.effects.append(
@@ -163,12 +168,12 @@ def _free_slot(draft: Draft, role: Role) -> int:
     if role is Role.ACTUAL_USER or (role is Role.PROVIDER and not draft.flags.provider_counts):
         return NO_SLOT
     taken = {each.slot for each in draft.live}
-    for slot in range(1, MAX_SHARES + 1):
+    for slot in range(1, draft.places + 1):
         if slot not in taken:
             return slot
     raise PolicyRefusal(
         RefusalCode.SHARE_LIMIT,
-        f"{MAX_SHARES} people have a key of this vehicle",
+        f"{draft.places} people have a key of this vehicle",
         hint="revoke one of them first",
     )
 

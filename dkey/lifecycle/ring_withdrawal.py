@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dkey.errors import PolicyRefusal, RefusalCode
-from dkey.lifecycle.cascade import beneath
 from dkey.lifecycle.commands import AUTHORITY
 from dkey.lifecycle.ring_rules import authorise
 from dkey.lifecycle.ring_state import Ended, Held, HoldKind
@@ -43,7 +42,7 @@ def suspend(draft: Draft, command: Suspend) -> None:
     if card is not None:
         draft.hold_cards((card,), held)
     if share is not None:
-        below = beneath(draft.live, share, draft.flags) if draft.flags.cascade_automatic else ()
+        below = draft.beneath(share) if draft.flags.cascade_automatic else ()
         draft.hold_shares((share, *below), held)
 
 

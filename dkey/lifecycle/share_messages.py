@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass, field
+from enum import IntEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,13 +56,13 @@ _FINGERPRINT_DIGITS: Final = 12
 _LIST: Final = optional(octets(1, 5 * 1024))
 
 
-class Step:
+class Step(IntEnum):
     """Sequence numbers of the envelopes of one exchange."""
 
-    INVITATION: Final = 0
-    REQUEST: Final = 1
-    ANSWER: Final = 2
-    RECEIPT: Final = 3
+    INVITATION = 0
+    REQUEST = 1
+    ANSWER = 2
+    RECEIPT = 3
 
 
 REQUEST: Final = Statement(

@@ -102,8 +102,10 @@ def allow(state: ShareState, given: ShareInput, table: _Table) -> None:
         PolicyRefusal: CODE_TIMEOUT, CODE_LOCKED_OUT, or NOT_AUTHORISED in any other state.
     """
     if (state, given) not in table:
-        code, text = _ENDS.get(state, (RefusalCode.NOT_AUTHORISED, f"the share is {state.value}"))
-        raise PolicyRefusal(code, f"{text}: {given.value} is not possible")
+        code, text = _ENDS.get(
+            state, (RefusalCode.NOT_AUTHORISED, f"the state of the share is: {state.value}")
+        )
+        raise PolicyRefusal(code, f"{text}; not possible now: {given.value}")
 
 
 def at(state: ShareState, expires_s: int, now_s: int, table: _Table) -> ShareState:

@@ -299,9 +299,11 @@ class SharerExchange:
         found = cls(**restore(_SIDE, value, seal))
         try:
             friend, answer, pin = value["friend"], value["answer"], value["pin"]
+            if value["tries"] not in range(CODE_MAX_TRIES + 1):
+                raise ValueError("tries out of range")
             if friend is not None:
                 PublicKey.parse(friend)
-            whole = replace(found, tries=int(value["tries"]), friend=friend, answer=answer)
+            whole = replace(found, tries=value["tries"], friend=friend, answer=answer)
             if pin is None and not found.invitation.needs_pin:
                 return whole
             return replace(whole, pin=seal.open(pin, found._pin_place))

@@ -128,8 +128,9 @@ class File(apsw.VFSFile):
 class Rows:
     """What a statement found."""
 
-    def __init__(self, rows: list[tuple[Any, ...]]) -> None:
+    def __init__(self, rows: list[tuple[Any, ...]], changed: int = 0) -> None:
         self._rows = iter(rows)
+        self.rowcount = changed
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         return self._rows
@@ -164,7 +165,9 @@ class Connection:
                 return Rows([(2,)])
             sql = sql.replace("synchronous = FULL", f"synchronous = {self._synchronous}")
         try:
-            return Rows(self._db.execute(sql, tuple(values)).fetchall())
+            before = self._db.total_changes()
+            rows = self._db.execute(sql, tuple(values)).fetchall()
+            return Rows(rows, self._db.total_changes() - before)
         except apsw.Error as exc:
             raise sqlite3.OperationalError(str(exc)) from exc
 

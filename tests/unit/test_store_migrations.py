@@ -53,7 +53,7 @@ def opened_agent(folder):
 
 def opened_vehicle(path):
     store = CredentialStore.open(path)
-    store.give_ledger_key(Secret(bytes(32)), SeededEntropy(1))
+    store.open_ledger(Secret(bytes(32)), SeededEntropy(1))
     return store
 
 
@@ -66,7 +66,8 @@ def test_an_old_vehicle_keeps_all_it_had_and_gains_what_is_new_empty(vehicle):
     ledger = {"ledger", "ledger_entry", "ledger_snapshot", "share_slot", "peer_seen"}
     new = {"share", "standard_use", "feature_set", "authority", "trusted_time", "reported"}
     assert after.keys() - before.keys() == new | (ledger - before.keys())
-    assert not any(after[name] for name in after.keys() - before.keys())
+    added = after.keys() - before.keys() - {"ledger"}  # which has its identity
+    assert not any(after[name] for name in added)
 
 
 def test_an_old_agent_keeps_all_it_had_and_gains_an_empty_ledger(agent):
@@ -75,10 +76,8 @@ def test_an_old_agent_keeps_all_it_had_and_gains_an_empty_ledger(agent):
     after = content(agent / "agent.db")
     assert before
     assert {name: after[name] for name in before} == before
-    new = ("ledger", "ledger_entry", "ledger_snapshot", "peer_seen")
-    assert {name: after[name] for name in after.keys() - before.keys()} == {
-        name: [] for name in new
-    }
+    new = {"ledger": 1, "ledger_entry": 0, "ledger_snapshot": 0, "peer_seen": 0}
+    assert {name: len(after[name]) for name in after.keys() - before.keys()} == new
 
 
 def test_the_migrated_vehicle_keeps_a_ledger(vehicle):
@@ -106,7 +105,10 @@ def test_the_migrated_agent_keeps_a_ledger(agent):
 
 
 def test_a_store_without_the_key_does_not_open_its_ledger(vehicle):
-    with CredentialStore.open(vehicle) as store, pytest.raises(LocalFault, match="no key"):
+    with (
+        CredentialStore.open(vehicle) as store,
+        pytest.raises(LocalFault, match="without its ledger"),
+    ):
         _ = store.ledger
 
 
@@ -134,3 +136,11 @@ def test_a_mock_vehicle_has_its_ledger_open_with_its_own_key(tmp_path):
     assert [entry.kind for entry in again.store.ledger.entries()] == ["OWNER"]
     assert again.keys.book.admissions.owner_x == owner.x
     again.close()
+
+
+def test_a_vehicle_with_another_key_file_does_not_open_its_ledger(vehicle):
+    with opened_vehicle(vehicle) as store, store.file.transaction():
+        store.ledger.append("share", b"a friend")
+    named = "entry 1 of the ledger does not open"
+    with CredentialStore.open(vehicle) as store, pytest.raises(StoreError, match=named):
+        store.open_ledger(Secret(bytes(31) + b"1"), SeededEntropy(1))

@@ -126,9 +126,10 @@ def whole_file_put_back(seed: int) -> None:
     broken=[
         Broken(
             module="dkey.lifecycle.durable",
-            old="        self._writable().execute(sql, values)\n",
-            new="        db = self._writable()\n        db.execute(sql, values)\n"
-            '        db.execute("COMMIT")\n        db.execute("BEGIN IMMEDIATE")\n',
+            old="        return self._writable().execute(sql, values).rowcount\n",
+            new="        db = self._writable()\n        count = db.execute(sql, values).rowcount\n"
+            '        db.execute("COMMIT")\n        db.execute("BEGIN IMMEDIATE")\n'
+            "        return count\n",
             why="each entry of a cascade is a commit of its own",
         ),
         Broken(
