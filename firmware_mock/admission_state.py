@@ -94,7 +94,7 @@ def founded(store: CredentialStore, admissions: Admissions) -> AdmissionState:
     )
 
 
-def applied(state: AdmissionState, kind: str, body: list[Any]) -> AdmissionState:  # noqa: PLR0911
+def applied(state: AdmissionState, kind: str, body: list[Any]) -> AdmissionState:  # noqa: C901, PLR0911
     """Return the state after one entry.
 
     ============  ==========================  ====================================================
@@ -107,7 +107,8 @@ def applied(state: AdmissionState, kind: str, body: list[Any]) -> AdmissionState
     LIST          list as signed               a withdrawal list was taken
     WITHDRAW      references                   withdrawn for good at the head unit
     HOLD          reference, on                suspended or resumed at the head unit
-    EPOCH         -                           the owner was unpaired: a new owner epoch
+    EPOCH         cards that stay             the owner changes account or phone: a new epoch
+    UNPAIR        -                           the owner was unpaired: a new epoch
     RESET         -                           factory reset
     ============  ==========================  ====================================================
 
@@ -135,7 +136,9 @@ def applied(state: AdmissionState, kind: str, body: list[Any]) -> AdmissionState
         case "HOLD", [bytes(item), bool(on)]:
             held = state.held | {item} if on else state.held - {item}
             return replace(state, held=held)
-        case "EPOCH", []:
+        case "EPOCH", [*cards]:
+            return AdmissionState(admissions=now.change_owner(None, cards=cards))
+        case "UNPAIR", []:
             return AdmissionState(admissions=now.change_owner(None))
         case "RESET", []:
             return AdmissionState(admissions=now.factory_reset())

@@ -103,15 +103,15 @@ def open_vehicle(
     store = CredentialStore.open(folder / STORE, connect=connect)
     try:
         store.open_ledger(ledger_key, source)
+        return Vehicle(
+            store=store,
+            vault=vault,
+            seal=Seal(seal_key, source),
+            body=Body(),
+            entropy=source,
+            clock=clock,
+            wall_clock=wall_clock,
+        )
     except BaseException:
         store.close()
         raise
-    return Vehicle(
-        store=store,
-        vault=vault,
-        seal=Seal(seal_key, source),
-        body=Body(),
-        entropy=source,
-        clock=clock,
-        wall_clock=wall_clock,
-    )

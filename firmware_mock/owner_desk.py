@@ -188,14 +188,17 @@ class OwnerDesk:
         self._report("transferred", epoch=epoch)
         return epoch
 
-    def unpair(self) -> int:
-        """End the owner's key, and with it all others; return the new owner epoch.
+    def unpair(self, *, same_person: bool = False) -> int:
+        """End the owner's key, and with it all shared ones; return the new owner epoch.
+
+        Args:
+            same_person: The owner comes back with another account or phone: the cards stay.
 
         Raises:
             PolicyRefusal: DRIVING.
         """
-        epoch = self._begin_epoch(lambda: unpair_owner(self._vehicle))
-        self._report("unpaired", epoch=epoch)
+        epoch = self._begin_epoch(lambda: unpair_owner(self._vehicle, same_person=same_person))
+        self._report("unpaired", epoch=epoch, same_person=same_person)
         return epoch
 
     def _begin_epoch(self, end: Callable[[], tuple[int, Secret]]) -> int:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from dkey.crypto.secret import Secret
-from dkey.lifecycle.roles import CredentialState
+from dkey.lifecycle.claims import key_ref
+from dkey.lifecycle.roles import CredentialState, Role
 from firmware_mock import share_rows
 
 if TYPE_CHECKING:
@@ -38,19 +39,31 @@ def erase_owner(vehicle: Vehicle, kind: str) -> tuple[int, Secret]:
     return epoch, key
 
 
-def unpair_owner(vehicle: Vehicle) -> tuple[int, Secret]:
+def unpair_owner(vehicle: Vehicle, *, same_person: bool = False) -> tuple[int, Secret]:
     """End the owner's key with all shared keys and cards; the log keeps what happened.
 
     Return the new epoch and its resolving key.
+
+    Args:
+        vehicle: The vehicle.
+        same_person: The owner comes back with another account or phone, so that the cards stay;
+            shares need to be confirmed anew all the same (requirements S127).
     """
     key, epoch, sealed = _next(vehicle)
+    stay: list[bytes] = []
     with vehicle.keys.change() as change:
         for each in vehicle.store.credentials():
-            if each.state not in _OUT:
+            if same_person and each.role is Role.CARD and each.state not in _OUT:
+                stay.append(key_ref(each.x))
+            elif each.state not in _OUT:
                 change.writes.set_state(each.credential_id, CredentialState.REVOKED)
         share_rows.set_epoch(vehicle.store.file, epoch, resolving_key=sealed)
-        change.apply("EPOCH")
-        vehicle.keys.log(change.writes, "UNPAIRED", text=f"owner epoch {epoch}")
+        if same_person:
+            change.apply("EPOCH", *stay)
+        else:
+            change.apply("UNPAIR")
+        kind = "OWNER_CHANGED" if same_person else "UNPAIRED"
+        vehicle.keys.log(change.writes, kind, text=f"owner epoch {epoch}")
     return epoch, key
 
 

@@ -330,6 +330,11 @@ class Vehicle:
         """The device was taken off the pad: the grace begins."""
         self._pad = self._pad.removed(now_s=self._clock())
 
+    def key_on_pad(self) -> Grant | None:
+        """Return the rights of the key that lies on the pad now; None for none."""
+        self._rights_changed()
+        return self._pad.grant if self._pad.removed_s is None else None
+
     def press_start(self) -> Verdict:
         """The driver presses START; the engine starts if a device on the pad permits it."""
         now_s = self._clock()
