@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dkey.codec import cbor
 from dkey.errors import DkeyError, PolicyRefusal, RefusalCode, RemoteFault
@@ -18,7 +18,7 @@ from dkey.lifecycle.commands import VEHICLE, Activate, Cleared, Command, Side
 from firmware_mock import share_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from dkey.authority.values import Outcome
     from dkey.lifecycle.ledger import Entry
@@ -59,8 +59,9 @@ class AuthorityWatch:
 
     Args:
         vehicle: The vehicle.
-        port: The authority; called in a thread.
+        port: The authority.
         report: Told of ``authority`` and ``authority_lost``, each a name and its fields.
+        call: Runs what blocks; another one is for an authority in this process.
 
     Attributes:
         reached: Whether the authority answered last.
@@ -69,11 +70,17 @@ class AuthorityWatch:
     """
 
     def __init__(
-        self, vehicle: Vehicle, port: AuthorityPort, *, report: Callable[..., None]
+        self,
+        vehicle: Vehicle,
+        port: AuthorityPort,
+        *,
+        report: Callable[..., None],
+        call: Callable[..., Awaitable[Any]] = asyncio.to_thread,
     ) -> None:
         self._vehicle = vehicle
         self._port = port
         self._report = report
+        self._call = call
         self._due = asyncio.Event()
         self._refused: tuple[bytes, int] | None = None
         self.reached = True
@@ -134,7 +141,7 @@ class AuthorityWatch:
             if isinstance(command, Cleared):
                 self.half_removed = None
             try:
-                done = await asyncio.to_thread(self._port.execute, self._vehicle.group_id, command)
+                done = await self._call(self._port.execute, self._vehicle.group_id, command)
                 if isinstance(command, Cleared) and not done.queued:
                     told = {str(effect["effect"]) for effect in done.effects}
                     self.half_removed = "HalfRemoved" in told
@@ -147,7 +154,7 @@ class AuthorityWatch:
 
     async def _ask(self) -> None:
         group_id = self._vehicle.group_id
-        raw = await asyncio.to_thread(self._port.withdrawal_list, group_id, VEHICLE)
+        raw = await self._call(self._port.withdrawal_list, group_id, VEHICLE)
         this = raw, self._vehicle.keys.book.admissions.epoch
         if this == self._refused:
             return
