@@ -169,8 +169,13 @@ class BleDesk:
             history=self._current(now_s),
             fob_lock_s=body.fob_lock_s,
             now_s=now_s,
-            supported=Feature.REMOTE in self.vehicle.features.features,
+            supported=self._has_remote(grant),
         )
+
+    def _has_remote(self, grant: Grant | None) -> bool:
+        if grant is None:
+            return Feature.REMOTE in self.vehicle.features.features
+        return self.vehicle.offers(Feature.REMOTE, grant.credential_id)
 
     def carry_out(self, action: RemoteAction, credential_id: str | None) -> None:
         """Let the body do what was granted and committed; every phone is told."""

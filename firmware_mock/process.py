@@ -168,6 +168,7 @@ class VehicleProcess:
         self._vehicle = vehicle
         self._owner = owner = OwnerDesk(vehicle, profile=vehicle.features, report=self.event)
         vehicle.owner_desk = owner
+        vehicle.share_desk.report = self.event
         tap = self._tap if isinstance(self._tap, MessageTap) else None
         if settings.authority is not None:
             self._watch = AuthorityWatch(vehicle, settings.authority, report=self.event)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dkey.control.touch import Position
+    from dkey.lifecycle.admission import Admissions
     from dkey.lifecycle.claims import KeyClaims, WithdrawalClaims
     from dkey.lifecycle.parcel import KeyParcel, VehicleReceipt
     from firmware_mock.admission_book import Change
@@ -45,9 +46,14 @@ class ShareDesk:
     Args:
         keys: The key list.
         told: Called after each commit that changed somebody's rights.
+
+    Attributes:
+        report: Told of ``admitted``, ``admission_refused``, ``list_taken``, ``list_refused`` and
+            ``rolled_back``, each a name and its fields, when it is on the disk.
     """
 
     def __init__(self, keys: KeyList, *, told: Callable[[], None]) -> None:
+        self.report: Callable[..., None] = _quiet
         self._keys = keys
         self._told = told
 
@@ -96,10 +102,11 @@ class ShareDesk:
             with self._keys.change() as change:
                 news = self._apply_list(change, raw, claims)
         except (PolicyRefusal, RemoteFault) as exc:
-            self._keys.note("REFUSED", code=noted_code(exc), text=str(exc))
+            self._keys.note("LIST_REFUSED", code=noted_code(exc), text=str(exc))
             raise
         if news:
             self._told()
+            self.report("list_taken", issuer=issuer.value, number=claims.number)
         return news
 
     def _apply_list(self, change: Change, raw: bytes, claims: WithdrawalClaims) -> bool:
@@ -122,6 +129,7 @@ class ShareDesk:
             position: The reader.
         """
         refused: list[tuple[str, DkeyError]] = []
+        before, lost = self._keys.book.admissions, False
         with self._keys.change() as change:
             for issuer in (Issuer.AUTHORITY, Issuer.OWNER):
                 if issuer in parcel.lists:
@@ -133,6 +141,7 @@ class ShareDesk:
                     change.writes, kind, position=position, code=noted_code(exc), text=str(exc)
                 )
             if parcel.seen is not None and rolled_back(parcel.seen, self.receipt()):
+                lost = True
                 self._keys.log(
                     change.writes,
                     "ROLLED_BACK",
@@ -141,6 +150,38 @@ class ShareDesk:
                     text="a phone remembers a later state of this vehicle",
                 )
         self._told()
+        self._tell(before, refused, position, lost=lost)
+
+    def _tell(
+        self,
+        before: Admissions,
+        refused: list[tuple[str, DkeyError]],
+        position: Position,
+        *,
+        lost: bool,
+    ) -> None:
+        """Report what a parcel made, which is on the disk now."""
+        now = self._keys.book.admissions
+        for issuer in Issuer:
+            if now.number(issuer) != before.number(issuer):
+                self.report("list_taken", issuer=issuer.value, number=now.number(issuer))
+        for each in now.admitted:
+            if each not in before.admitted:
+                self.report(
+                    "admitted",
+                    position=position.value,
+                    role=each.claims.role.value,
+                    permission=each.claims.permission.value,
+                    slot=each.claims.slot,
+                )
+        for kind, exc in refused:
+            code, text = noted_code(exc).value, str(exc)
+            if kind == "LIST_REFUSED":
+                self.report("list_refused", position=position.value, code=code, text=text)
+            else:
+                self.report("admission_refused", position=position.value, code=code, text=text)
+        if lost:
+            self.report("rolled_back", position=position.value)
 
     def _take_carried(
         self, change: Change, raw: bytes, issuer: Issuer, refused: list[tuple[str, DkeyError]]
@@ -216,6 +257,10 @@ class ShareDesk:
         if authority is not None:
             roots[Issuer.AUTHORITY] = authority
         return roots
+
+
+def _quiet(event: str, /, **fields: object) -> None:
+    del event, fields
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from dkey.errors import (
     RefusalCode,
     RemoteFault,
 )
-from dkey.lifecycle.features import DK2
+from dkey.lifecycle.features import DK2, Feature
 from firmware_mock.card_desk import CardDesk
 from firmware_mock.key_list import READER_KEY, KeyList
 from firmware_mock.outcome import TapOutcome, failure_of, outcome_of
@@ -267,8 +267,9 @@ class Vehicle:
             return self.card_desk.decide_owner(grant, flow)
         if position is Position.CONSOLE_PAD:
             pad = StartAuthorisation().present(grant, fast=fast, now_s=now_s)
-            return pad.authorised(now_s=now_s, signals=signals)
-        return decide_handle(
+            verdict = pad.authorised(now_s=now_s, signals=signals)
+            return self._able(verdict, Feature.TOUCH_START)
+        verdict = decide_handle(
             grant,
             intent=intent,
             fast=fast,
@@ -276,6 +277,23 @@ class Vehicle:
             last_action_s=self._last_touch_s,
             now_s=now_s,
         )
+        return self._able(verdict, Feature.TOUCH_LOCK)
+
+    def _able(self, verdict: Verdict, feature: Feature) -> Verdict:
+        """Refuse a function that this vehicle and the key's device do not have in common (S17)."""
+        who = verdict.credential_id
+        if not verdict.granted or who is None or self.offers(feature, who):
+            return verdict
+        return Verdict(
+            action=None,
+            code=RefusalCode.FEATURE_NOT_SUPPORTED,
+            credential_id=who,
+            text="the vehicle or the phone does not have this function",
+        )
+
+    def offers(self, feature: Feature, credential_id: str) -> bool:
+        """Whether this vehicle has a function, and the device of this credential is able to it."""
+        return feature in self.features.features & self.keys.features(credential_id)
 
     def _settle(self, position: Position, decided: Decided) -> TapOutcome:
         """Commit and carry out what a finished transaction decided."""

@@ -172,6 +172,6 @@ async def test_a_list_that_is_refused_is_noted_once(scene, both):
     for _ in range(3):
         assert await forger.once()
     assert [fields["took"] for _, fields in both.told] == [False]
-    assert refusals(scene.vehicle, "REFUSED") == [RefusalCode.NOT_AUTHORISED]
+    assert refusals(scene.vehicle, "LIST_REFUSED") == [RefusalCode.NOT_AUTHORISED]
     states = {each.state for each in scene.vehicle.store.credentials()}
     assert states == {CredentialState.ACTIVE}
