@@ -18,10 +18,12 @@ from dkey.access.ble_events import (
     CommandRequested,
     Ended,
     Established,
+    Exchanged,
     RangingReceived,
 )
 from dkey.access.ble_reader import ReaderBleSession
 from dkey.access.ble_rules import HANDSHAKE_S
+from dkey.access.delivery import announced, deliver
 from dkey.access.enrolled import Flow
 from dkey.access.exchange import ReaderStatus
 from dkey.access.profile import VEHICLE
@@ -29,7 +31,7 @@ from dkey.codec.ble import RangingKind, StatusSource
 from dkey.codec.ble_contents import Ranging
 from dkey.control.remote import RemoteAction, RemoteHistory, RemoteVerdict, decide_remote
 from dkey.control.touch import Position
-from dkey.errors import DkeyError, LinkError, LinkReason, RefusalCode
+from dkey.errors import DkeyError, LinkError, LinkReason, RefusalCode, RemoteFault
 from dkey.lifecycle.features import Feature
 from dkey.lifecycle.roles import CredentialState, Role
 from dkey.link.session_driver import SessionDriver
@@ -37,8 +39,11 @@ from firmware_mock.outcome import status_of
 from firmware_mock.tapped_link import TappedLink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
 
+    from dkey.access.enrolled import EnrolledCredential
+    from dkey.access.exchange import ExchangeRequest
+    from dkey.access.session import Session
     from dkey.control.rules import Grant
     from dkey.link.base import Link
     from dkey.link.message_link import MessageTap
@@ -164,8 +169,13 @@ class BleDesk:
             history=self._current(now_s),
             fob_lock_s=body.fob_lock_s,
             now_s=now_s,
-            supported=Feature.REMOTE in self.vehicle.features.features,
+            supported=self._has_remote(grant),
         )
+
+    def _has_remote(self, grant: Grant | None) -> bool:
+        if grant is None:
+            return Feature.REMOTE in self.vehicle.features.features
+        return self.vehicle.offers(Feature.REMOTE, grant.credential_id)
 
     def carry_out(self, action: RemoteAction, credential_id: str | None) -> None:
         """Let the body do what was granted and committed; every phone is told."""
@@ -236,6 +246,8 @@ class _Peer:
             self._session, messages, clock=self._vehicle.clock, take=self._take
         )
         self._fast = False
+        self._transaction: Session | None = None
+        self._delivery: Generator[ExchangeRequest, tuple[bytes, ...], None] | None = None
         self._established = False
         self._known: ReaderStatus | None = None
 
@@ -271,6 +283,8 @@ class _Peer:
             match event:
                 case Authenticated():
                     self._authenticated(event)
+                case Exchanged():
+                    self._deliver(event.reads)
                 case Established():
                     self._established = True
                 case CommandRequested():
@@ -284,8 +298,37 @@ class _Peer:
                     pass
 
     def _authenticated(self, event: Authenticated) -> None:
-        transaction = event.transaction
-        grant = self._vehicle.keys.acting(transaction.credential, transaction.flow)
+        transaction, desk = event.transaction, self._vehicle.share_desk
+        header, known = announced(transaction), transaction.credential is not None
+        if header is None or transaction.public_key is None:
+            self._admit(transaction, transaction.credential)
+            return
+        taker = desk.taker(transaction.public_key, Position.BLE)
+        self._transaction = transaction
+        self._delivery = deliver(header, taker, introduces=not known)
+        self._deliver(None)
+
+    def _deliver(self, reads: tuple[bytes, ...] | None) -> None:
+        """Take the next step of a delivery; behind the last one, decide on the key."""
+        delivery, transaction = self._delivery, self._transaction
+        if delivery is None or transaction is None or transaction.public_key is None:
+            return
+        now = self._vehicle.clock()
+        try:
+            request = next(delivery) if reads is None else delivery.send(reads)
+        except StopIteration:
+            self._delivery = None
+            self._admit(transaction, self._vehicle.keys.enrolled(transaction.public_key.x))
+        except RemoteFault as exc:
+            self._delivery = None
+            self._refused(RefusalCode.CARD_DAMAGED, None, text=str(exc))
+            self._take(self._session.refuse(ReaderStatus.BAD_FORMAT, now))
+        else:
+            self._take(self._session.exchange(request, now))
+
+    def _admit(self, transaction: Session, credential: EnrolledCredential | None) -> None:
+        """Let a phone in, or turn it away."""
+        grant = self._vehicle.keys.acting(credential, transaction.flow)
         code = _admission(grant)
         flow = transaction.flow.value
         if code is not None or grant is None:
@@ -301,11 +344,7 @@ class _Peer:
         if hasattr(self._link, "authenticated"):
             self._link.authenticated = True  # the radio evicts others first
         self._desk.report("authenticated", peer=self.name, credential=grant.name, flow=flow)
-        self._take(
-            self._session.accept(
-                self._known, self._vehicle.clock(), credential=transaction.credential
-            )
-        )
+        self._take(self._session.accept(self._known, self._vehicle.clock(), credential=credential))
 
     def _requested(self, request: CommandRequested) -> None:
         wanted = RemoteAction[request.action.name]
@@ -383,7 +422,9 @@ def _admission(grant: Grant | None) -> RefusalCode | None:
         return RefusalCode.FEATURE_NOT_SUPPORTED
     if grant.state is CredentialState.SUSPENDED:
         return RefusalCode.KEY_SUSPENDED
-    return None if grant.state is CredentialState.ACTIVE else RefusalCode.KEY_REVOKED
+    if grant.state is not CredentialState.ACTIVE:
+        return RefusalCode.KEY_REVOKED
+    return RefusalCode.KEY_EXPIRED if grant.expired else None
 
 
 async def _first(link: Link) -> bytes:

@@ -21,6 +21,8 @@ class Body:
 
     Attributes:
         speed_kmh: Speed, km/h, negative in reverse.
+        immobilised: Whether the vehicle's own alarm keeps it from starting.
+        immobilised_by_order: Whether the authority does; no signal, and no sensor that can fail.
         horn: Whether the horn sounds.
         remote_running: Whether remote control started the engine and no driver has taken over.
         fob_lock_s: When the smart key locked the doors with the engine off, monotonic s; None when
@@ -35,6 +37,7 @@ class Body:
     smartkey_near: bool = False
     updating: bool = False
     immobilised: bool = False
+    immobilised_by_order: bool = False
     service_mode: bool = False
     valet: bool = False
     horn: bool = False
@@ -44,9 +47,10 @@ class Body:
 
     def signals(self) -> Signals:
         """Return what the sensors say now, None for each failed one."""
-        return Signals(
-            **{name: None if name in self._failed else getattr(self, name) for name in _NAMES}
-        )
+        said = {name: None if name in self._failed else getattr(self, name) for name in _NAMES}
+        if self.immobilised_by_order:
+            said["immobilised"] = True
+        return Signals(**said)
 
     def fail(self, *names: str) -> None:
         """Let these signals read as unknown.

@@ -9,6 +9,7 @@ from dkey.control.card_window import CardWindow, WindowState
 from dkey.control.rules import Action, Verdict
 from dkey.control.touch import Position
 from dkey.errors import LinkError, PolicyRefusal, RefusalCode, RemoteFault
+from dkey.lifecycle.claims import key_ref
 from dkey.lifecycle.roles import Permission, Role
 from dkey.link.driver import run
 from dkey.pairing.card import PendingCard, begin_pairing
@@ -114,7 +115,6 @@ class CardDesk:
         except (LinkError, RemoteFault) as exc:
             return self._refused(*failure_of(exc))
         self.window = window
-        self._keys.reload()
         return outcome_of(_PAD, credential.grant(), None, action=Action.ENROL_CARD)
 
     def _enrol(self, card: PendingCard) -> Credential:
@@ -125,10 +125,12 @@ class CardDesk:
             Permission.ENTRY_AND_START,
             provenance=card.provenance,
         )
-        with self._keys.store.transaction() as writes:
-            writes.add(credential, replaces=self.window.replaces)
+        with self._keys.change() as change:
+            replaced = self._keys.reference(self.window.replaces)
+            change.writes.add(credential, replaces=self.window.replaces)
+            change.apply("CARD", key_ref(credential.x), replaced)
             self._keys.log(
-                writes,
+                change.writes,
                 Action.ENROL_CARD.value,
                 position=_PAD,
                 credential_id=credential.credential_id,

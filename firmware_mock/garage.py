@@ -12,11 +12,13 @@ from dkey.crypto.seal import Seal
 from dkey.crypto.secret import Secret
 from dkey.crypto.vault.software import SoftwareVault, create_key_file, read_key_file
 from dkey.errors import LocalFault
+from dkey.lifecycle.durable import connect
 from firmware_mock.body import Body
 from firmware_mock.store import CredentialStore, ReaderIdentity, VehicleIdentity
 from firmware_mock.vehicle import READER_KEY, Vehicle
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable
     from pathlib import Path
 
@@ -74,8 +76,16 @@ def open_vehicle(
     entropy: Entropy | None = None,
     clock: Callable[[], float] = time.monotonic,
     wall_clock: Callable[[], float] = time.time,
+    connect: Callable[[Path], sqlite3.Connection] = connect,
 ) -> Vehicle:
     """Open the vehicle in ``folder``, parked and locked.
+
+    Args:
+        folder: Where it is kept.
+        entropy: Random source.
+        clock: Monotonic seconds.
+        wall_clock: Seconds since 1970.
+        connect: Opens the database; a simulated disk comes in here.
 
     Raises:
         LocalFault: There is none, or its store or vault is damaged.
@@ -90,18 +100,18 @@ def open_vehicle(
         Secret(hkdf(secret, b"", label, 32))
         for label in (b"dkey vehicle store", b"dkey vehicle ledger")
     )
-    store = CredentialStore.open(folder / STORE)
+    store = CredentialStore.open(folder / STORE, connect=connect)
     try:
         store.open_ledger(ledger_key, source)
+        return Vehicle(
+            store=store,
+            vault=vault,
+            seal=Seal(seal_key, source),
+            body=Body(),
+            entropy=source,
+            clock=clock,
+            wall_clock=wall_clock,
+        )
     except BaseException:
         store.close()
         raise
-    return Vehicle(
-        store=store,
-        vault=vault,
-        seal=Seal(seal_key, source),
-        body=Body(),
-        entropy=source,
-        clock=clock,
-        wall_clock=wall_clock,
-    )

@@ -6,6 +6,7 @@ not wait for a disk. Every change is committed first and loaded afterwards.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -15,12 +16,20 @@ from dkey.access.profile import VEHICLE, Interface
 from dkey.access.reader import AccessReader
 from dkey.control.touch import Position
 from dkey.crypto.p256 import PublicKey
-from dkey.errors import PolicyRefusal, RefusalCode
+from dkey.errors import LocalFault, PolicyRefusal, RefusalCode
+from dkey.lifecycle.claims import key_ref
+from dkey.lifecycle.features import Feature
+from dkey.lifecycle.policy import DAY_S, FAST_MAX_AGE_DAYS
 from dkey.lifecycle.roles import CredentialState, Role
+from firmware_mock import share_rows
+from firmware_mock.admission_book import AdmissionBook, Change
+from firmware_mock.admission_state import item_of
+from firmware_mock.bounded_directory import BoundedDirectory
 from firmware_mock.store import Credential
+from firmware_mock.trusted_clock import TrustedClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from dkey.control.card_rules import EnrolledCard
     from dkey.control.rules import Grant
@@ -28,6 +37,8 @@ if TYPE_CHECKING:
     from dkey.crypto.seal import Seal
     from dkey.crypto.secret import Secret
     from dkey.crypto.vault import Vault
+    from dkey.lifecycle.admission import Admissions
+    from dkey.lifecycle.flags import Flags
     from dkey.lifecycle.roles import CardProvenance, Permission
     from firmware_mock.store import CredentialStore, Transaction
 
@@ -48,12 +59,16 @@ class KeyList:
         vault: Holds the reader key.
         seal: Seals Kpersistent in the store.
         entropy: Random source.
+        clock: Monotonic seconds.
         wall_clock: Seconds since 1970, for the event log.
+        flags: The choices of this deployment, for a vehicle that begins.
 
     Attributes:
         store: As given.
         group_id: The vehicle's identifier, 16 bytes.
         cards: Every card this vehicle ever had.
+        book: Who may open the vehicle, by what was signed.
+        time: The clock for windows of validity.
     """
 
     def __init__(
@@ -63,9 +78,14 @@ class KeyList:
         vault: Vault,
         seal: Seal,
         entropy: Entropy,
+        clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        flags: Flags | None = None,
     ) -> None:
         self.store = store
+        self.time = TrustedClock(store.file, clock=clock, wall_clock=wall_clock)
+        self.book = AdmissionBook(store, flags=flags)
+        self.time.seen(self.book.admissions.time_s)
         self._vault = vault
         self._seal = seal
         self._entropy = entropy
@@ -79,6 +99,9 @@ class KeyList:
         }
         self._grants: dict[str, Grant] = {}
         self._pending: frozenset[str] = frozenset()
+        self._windows: dict[str, tuple[int, int]] = {}
+        self._standard: Mapping[str, int] = {}
+        self._features: Mapping[str, frozenset[Feature]] = {}
         self.cards: tuple[EnrolledCard, ...] = ()
         self.reload()
 
@@ -97,14 +120,15 @@ class KeyList:
 
     def grants(self) -> tuple[Grant, ...]:
         """Return everybody's rights, revoked ones included; not of those that were never used."""
-        return tuple(g for key, g in self._grants.items() if key not in self._pending)
+        return tuple(self._timed(g) for key, g in self._grants.items() if key not in self._pending)
 
     def grant(self, credential_id: str) -> Grant | None:
         """Return the rights of a credential as enrolled now, with what binds its holder.
 
         None for one that is not enrolled, and for one that still waits for its first use.
         """
-        return None if credential_id in self._pending else self._grants.get(credential_id)
+        known = None if credential_id in self._pending else self._grants.get(credential_id)
+        return None if known is None else self._timed(known)
 
     def acting(self, credential: EnrolledCredential | None, flow: Flow) -> Grant | None:
         """Return the rights with which an authenticated credential acts in this transaction.
@@ -113,8 +137,39 @@ class KeyList:
         """
         if credential is None:
             return None
-        first = flow is Flow.STANDARD
-        return self._grants.get(credential.name) if first else self.grant(credential.name)
+        if flow is not Flow.STANDARD:
+            return self.grant(credential.name)
+        known = self._grants.get(credential.name)
+        return None if known is None else self._timed(known)
+
+    def enrolled(self, x: bytes) -> EnrolledCredential | None:
+        """Return the credential with this x-coordinate as the readers know it now."""
+        return self._readers[Position.BLE].directory.by_x(x)
+
+    def is_shared(self, credential_id: str) -> bool:
+        """Whether a credential is a shared key that was let in by its attestation."""
+        return credential_id in self._windows
+
+    def features(self, credential_id: str) -> frozenset[Feature]:
+        """Return what a credential's device is able to; everything where it never said."""
+        return self._features.get(credential_id, frozenset(Feature))
+
+    def may_be_fast(self, credential_id: str) -> bool:
+        """Whether a credential may act by a fast transaction now.
+
+        A shared key may for :data:`~dkey.lifecycle.policy.FAST_MAX_AGE_DAYS` after its last
+        standard one. Asked from a reader's thread too.
+        """
+        if credential_id not in self._windows:
+            return True
+        last_s = self._standard.get(credential_id)
+        return last_s is not None and self.time.now_s() - last_s <= FAST_MAX_AGE_DAYS * DAY_S
+
+    def _timed(self, grant: Grant) -> Grant:
+        window = self._windows.get(grant.credential_id)
+        if window is None or window[0] <= self.time.now_s() <= window[1]:
+            return grant
+        return replace(grant, expired=True)
 
     # --- changes ------------------------------------------------------------------------------
 
@@ -150,21 +205,51 @@ class KeyList:
             for each in self.grants()
         ):
             raise PolicyRefusal(RefusalCode.ALREADY_LINKED, "the vehicle has an owner already")
-        with self.store.transaction() as writes:
-            writes.add(credential, replaces=replaces)
+        with self.change() as change:
+            change.writes.add(credential, replaces=replaces)
+            if credential.role is Role.OWNER:
+                change.apply("OWNER", credential.x)
+            if credential.role is Role.CARD:
+                change.apply("CARD", key_ref(credential.x), self.reference(replaces))
             self.log(
-                writes, "ENROLLED", credential_id=credential.credential_id, text=credential.name
+                change.writes,
+                "ENROLLED",
+                credential_id=credential.credential_id,
+                text=credential.name,
             )
-        self.reload()
 
     def set_state(self, credential_id: str, state: CredentialState) -> None:
-        """Change the state of one credential; Kpersistent of an unusable one is erased."""
-        with self.store.transaction() as writes:
-            writes.set_state(credential_id, state)
+        """Suspend, resume or revoke one credential at the vehicle itself, at once and durably.
+
+        Kpersistent of an unusable one is erased. To resume lifts what was done here, not what a
+        list says (requirements C15). With the owner's key all shared ones are revoked (S54).
+        """
+        with self.change() as change:
+            change.writes.set_state(credential_id, state)
             if state is not CredentialState.ACTIVE:
-                writes.forget_kpersistent(credential_id)
-            self.log(writes, state.value, credential_id=credential_id)
-        self.reload()
+                change.writes.forget_kpersistent(credential_id)
+            item = self._item(credential_id)
+            if state is CredentialState.REVOKED:
+                change.apply("WITHDRAW", *self._falling(credential_id, item, change.admissions))
+            else:
+                change.apply("HOLD", item, state is CredentialState.SUSPENDED)
+            self.log(change.writes, state.value, credential_id=credential_id)
+
+    def _falling(self, credential_id: str, item: bytes, now: Admissions) -> tuple[bytes, ...]:
+        known = self._grants.get(credential_id)
+        if known is None or known.role is not Role.OWNER or credential_id in self._pending:
+            return (item,)
+        return (item, *(each.claims.share_id for each in now.admitted))
+
+    def _item(self, credential_id: str) -> bytes:
+        known = self.store.credential(credential_id)
+        if known is None:
+            raise LocalFault(f"no credential {credential_id} is enrolled")
+        return item_of(known, share_rows.shares(self.store.file).get(credential_id))
+
+    def reference(self, credential_id: str | None) -> bytes | None:
+        """Return how lists refer to a credential; None for None."""
+        return None if credential_id is None else self._item(credential_id)
 
     def commit_use(
         self, position: Position, grant: Grant, kind: str, *, kpersistent: Secret | None
@@ -180,15 +265,37 @@ class KeyList:
             kpersistent: What a standard transaction made; None after a fast one.
         """
         credential_id, sub_id = grant.credential_id, self._sub_ids[position]
-        with self.store.transaction() as writes:
+        with self.change() as change:
+            writes = change.writes
             if kpersistent is not None:
                 if credential_id in self._pending:
-                    self.log(writes, "FIRST_USE", position=position, credential_id=credential_id)
+                    self._first_use(change, grant, position)
+                if credential_id in self._windows:
+                    now_s = self.time.now_s()
+                    share_rows.keep_standard_use(self.store.file, credential_id, now_s)
                 sealed = self._seal.close(kpersistent, _place(credential_id, sub_id))
                 writes.put_kpersistent(credential_id, sub_id, sealed)
             else:
                 writes.mark_used(credential_id, sub_id)
             self.log(writes, kind, position=position, credential_id=credential_id)
+
+    def _first_use(self, change: Change, grant: Grant, position: Position) -> None:
+        self.log(change.writes, "FIRST_USE", position=position, credential_id=grant.credential_id)
+        known = self.store.credential(grant.credential_id)
+        if known is not None and known.role is Role.OWNER:
+            change.apply("OWNER", known.x)
+
+    @contextmanager
+    def change(self) -> Iterator[Change]:
+        """Make the entries and writes of the block one commit, and load what it made.
+
+        Raises:
+            StoreError: Nothing was committed.
+            PolicyRefusal: A rule says no; nothing was committed.
+        """
+        with self.book.change() as change:
+            yield change
+        self.time.seen(self.book.admissions.time_s)
         self.reload()
 
     def note(
@@ -216,7 +323,8 @@ class KeyList:
         code: RefusalCode | None = None,
         text: str = "",
     ) -> None:
-        """Add an event to a commit of the caller."""
+        """Add an event to a commit of the caller; the time is kept with it."""
+        self.time.keep()
         writes.log(
             t_s=self._wall_clock(),
             kind=kind,
@@ -230,17 +338,29 @@ class KeyList:
 
     def reload(self) -> None:
         """Bring the readers' directories and the rights in line with the store."""
+        self.book.catch_up()
         known = self.store.credentials()
         grants = {each.credential_id: each.grant() for each in known}
         pending = frozenset(each.credential_id for each in known if each.first_use)
         _follow_holder(grants, pending)
+        admitted = {each.x: each for each in self.book.admissions.admitted}
         self._pending = pending  # first: a transaction on another thread sees no key too early
+        self._windows = {
+            each.credential_id: (
+                admitted[each.x].claims.not_before_s,
+                admitted[each.x].until_s,
+            )
+            for each in known
+            if each.x in admitted
+        }
+        self._standard = share_rows.standard_uses(self.store.file)
+        self._features = share_rows.feature_sets(self.store.file)
         self._grants = grants
         self.cards = self.store.cards()
         for position, reader in self._readers.items():
             reader.directory = self._directory(known, self._sub_ids[position])
 
-    def _directory(self, known: tuple[Credential, ...], sub_id: bytes) -> MemoryDirectory:
+    def _directory(self, known: tuple[Credential, ...], sub_id: bytes) -> BoundedDirectory:
         limit = VEHICLE.max_fast_candidates
         stored = {
             each.credential.credential_id: self._seal.open(
@@ -254,13 +374,16 @@ class KeyList:
             (c for c in known if c.credential_id in stored),
             key=lambda c: [*stored].index(c.credential_id),
         )
-        return MemoryDirectory(
-            EnrolledCredential(
-                name=each.credential_id,
-                public_key=PublicKey.parse(each.public_key),
-                kpersistent=stored.get(each.credential_id),
-            )
-            for each in order
+        return BoundedDirectory(
+            (
+                EnrolledCredential(
+                    name=each.credential_id,
+                    public_key=PublicKey.parse(each.public_key),
+                    kpersistent=stored.get(each.credential_id),
+                )
+                for each in order
+            ),
+            self.may_be_fast,
         )
 
     def _reader(self, sub_id: bytes, position: Position) -> AccessReader:

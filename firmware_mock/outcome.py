@@ -81,7 +81,7 @@ def failure_of(exc: DkeyError) -> tuple[RefusalCode, str]:
 
 
 def status_of(code: RefusalCode) -> ReaderStatus:
-    """Return what the device is told of a refusal."""
+    """Return what the device is told of a refusal; of an unknown key, always the same."""
     if code is RefusalCode.KEY_UNKNOWN:
         return ReaderStatus.KEY_NOT_FOUND
     if code in (RefusalCode.KEY_REVOKED, RefusalCode.CARD_BLOCKED):

@@ -10,13 +10,14 @@ from dkey.lifecycle.features import enrolment
 from dkey.lifecycle.policy import CODE_MAX_TRIES
 from dkey.lifecycle.roles import CredentialState, Permission, Role
 from dkey.pairing.owner import Cost, DeviceKey, OwnerPairingVehicle, PairedVehicle
+from firmware_mock import share_rows
 
 if TYPE_CHECKING:
     from dkey.control.owner_window import OwnerWindow
     from dkey.crypto.p256 import PublicKey
     from dkey.crypto.secret import Secret
     from dkey.crypto.spake2plus import Record
-    from dkey.lifecycle.features import Enrolment
+    from dkey.lifecycle.features import Enrolment, Feature
     from firmware_mock.owner_desk import OwnerDesk
     from firmware_mock.records import Credential
     from firmware_mock.vehicle import Vehicle
@@ -64,6 +65,7 @@ class OwnerAttempt:
         self._tried = False
         self._granted: Enrolment | None = None
         self._credential: Credential | None = None
+        self._able: frozenset[Feature] | None = None
 
     @property
     def guessed(self) -> bool:
@@ -109,6 +111,7 @@ class OwnerAttempt:
         )
         self._next(credential)
         self._granted, self._credential = granted, credential
+        self._able = device.capabilities.features
         return PairedVehicle(
             group_id=self._vehicle.group_id,
             public_key=self._vehicle.public_key,
@@ -122,13 +125,16 @@ class OwnerAttempt:
         """Keep the key; another one that waits for its first use makes place."""
         credential, store = self.enrolled, self._vehicle.store
         window = self._next(credential)
-        with store.transaction() as writes:
+        with self._vehicle.keys.change() as change:
+            writes = change.writes
             for other in store.credentials():
                 waits = other.first_use and other.role is Role.OWNER
                 if waits and other.credential_id != credential.credential_id:
                     writes.set_state(other.credential_id, CredentialState.REVOKED)
             if store.credential(credential.credential_id) is None:
                 writes.add(credential)
+            if self._able is not None:
+                share_rows.keep_feature_set(store.file, credential.credential_id, self._able)
             writes.pair_code(self._code, credential.credential_id)
             self._vehicle.keys.log(
                 writes, "OWNER_PAIRED", credential_id=credential.credential_id, text=_NAME

@@ -49,6 +49,7 @@ from dkey.pairing.owner import (
 )
 from firmware_mock.outcome import TapOutcome, failure_of
 from firmware_mock.owner_attempt import LiveCode, OwnerAttempt
+from firmware_mock.owner_epoch import erase_owner, resolving_place, unpair_owner
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -173,19 +174,40 @@ class OwnerDesk:
         Raises:
             PolicyRefusal: DRIVING.
         """
-        vehicle = self._vehicle
-        if vehicle.body.signals().driving:
+        epoch = self._begin_epoch(lambda: erase_owner(self._vehicle, "FACTORY_RESET"))
+        self._report("factory_reset", epoch=epoch)
+        return epoch
+
+    def transfer(self) -> int:
+        """Erase everything for another owner; return the new owner epoch (requirements S55).
+
+        Raises:
+            PolicyRefusal: DRIVING.
+        """
+        epoch = self._begin_epoch(lambda: erase_owner(self._vehicle, "TRANSFERRED"))
+        self._report("transferred", epoch=epoch)
+        return epoch
+
+    def unpair(self, *, same_person: bool = False) -> int:
+        """End the owner's key, and with it all shared ones; return the new owner epoch.
+
+        Args:
+            same_person: The owner comes back with another account or phone: the cards stay.
+
+        Raises:
+            PolicyRefusal: DRIVING.
+        """
+        epoch = self._begin_epoch(lambda: unpair_owner(self._vehicle, same_person=same_person))
+        self._report("unpaired", epoch=epoch, same_person=same_person)
+        return epoch
+
+    def _begin_epoch(self, end: Callable[[], tuple[int, Secret]]) -> int:
+        if self._vehicle.body.signals().driving:
             raise PolicyRefusal(RefusalCode.DRIVING, "the vehicle is driving")
-        key = Secret(vehicle.entropy.random(_RESOLVING_KEY))
-        sealed = vehicle.seal.close(key, _epoch_place(self.owner_epoch + 1))
-        with vehicle.store.transaction() as writes:
-            epoch = writes.factory_reset(resolving_key=sealed)
-            vehicle.keys.log(writes, "FACTORY_RESET", text=f"owner epoch {epoch}")
+        epoch, self._resolving_key = end()
         self.window = self.window.cancel()
         self._live = None
-        self._resolving_key = key
-        vehicle.reload()
-        self._report("factory_reset", epoch=epoch)
+        self._vehicle.reload()
         return epoch
 
     def tick(self) -> None:
@@ -360,10 +382,10 @@ class OwnerDesk:
         store, seal = self._vehicle.store, self._vehicle.seal
         now = store.ownership()
         if now.resolving_key is not None:
-            return seal.open(now.resolving_key, _epoch_place(now.epoch))
+            return seal.open(now.resolving_key, resolving_place(now.epoch))
         key = Secret(self._vehicle.entropy.random(_RESOLVING_KEY))
         with store.transaction() as writes:
-            writes.set_resolving_key(seal.close(key, _epoch_place(now.epoch)))
+            writes.set_resolving_key(seal.close(key, resolving_place(now.epoch)))
         return key
 
     def _restore(self) -> None:
@@ -409,7 +431,3 @@ def _quiet(event: str, /, **fields: object) -> None:
 
 def _code_place(salt: bytes) -> bytes:
     return b"pairing code/" + salt
-
-
-def _epoch_place(epoch: int) -> bytes:
-    return b"resolving key/" + epoch.to_bytes(4, "big")

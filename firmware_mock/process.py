@@ -22,10 +22,12 @@ from dkey.link.message_link import MessageTap
 from dkey.link.opener import open_initiator
 from firmware_mock.air import Air
 from firmware_mock.air_server import serve_unix
+from firmware_mock.authority_watch import AuthorityWatch
 from firmware_mock.ble_desk import BleDesk
 from firmware_mock.ble_radio import VehicleRadio
 from firmware_mock.control import ControlServer, set_knobs, state_of
 from firmware_mock.garage import create_vehicle, holds_vehicle, open_vehicle
+from firmware_mock.head_unit import VERBS, HeadUnit
 from firmware_mock.owner_desk import OwnerDesk
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from dkey.lifecycle.features import FeatureProfile
     from dkey.link.base import FrameTap
+    from firmware_mock.authority_watch import AuthorityPort
     from firmware_mock.outcome import TapOutcome
     from firmware_mock.vehicle import Vehicle
 
@@ -58,6 +61,7 @@ class Settings:
         features: What kind of vehicle it is; None leaves it as it is.
         knobs: Body signals to begin with, by their names for people.
         btsnoop: Existing folder for a capture of each participant of the virtual air.
+        authority: Keeps the vehicle in step with its authority; None for none.
     """
 
     state: Path
@@ -67,6 +71,7 @@ class Settings:
     features: FeatureProfile | None = None
     knobs: Mapping[str, str] = field(default_factory=dict)
     btsnoop: Path | None = None
+    authority: AuthorityPort | None = None
 
 
 class VehicleProcess:
@@ -92,6 +97,7 @@ class VehicleProcess:
         self._stack = AsyncExitStack()
         self._vehicle: Vehicle | None = None
         self._owner: OwnerDesk | None = None
+        self._watch: AuthorityWatch | None = None
         self._radio: VehicleRadio | None = None
         self._shown: dict[str, object] = {}
         self._said: tuple[bool, bytes] | None = None
@@ -103,6 +109,10 @@ class VehicleProcess:
         if self._vehicle is None:
             raise LocalFault("the vehicle does not run")
         return self._vehicle
+
+    @property
+    def _head_unit(self) -> HeadUnit:
+        return HeadUnit(self.vehicle, self._owners)
 
     @property
     def _owners(self) -> OwnerDesk:
@@ -158,7 +168,10 @@ class VehicleProcess:
         self._vehicle = vehicle
         self._owner = owner = OwnerDesk(vehicle, profile=vehicle.features, report=self.event)
         vehicle.owner_desk = owner
+        vehicle.share_desk.report = self.event
         tap = self._tap if isinstance(self._tap, MessageTap) else None
+        if settings.authority is not None:
+            self._watch = AuthorityWatch(vehicle, settings.authority, report=self.event)
         desk = BleDesk(vehicle, report=self.event, pairing=owner, tap=tap)
         self._stack.callback(desk.close)
         ble = await self._start_radio(owner, desk)
@@ -210,6 +223,8 @@ class VehicleProcess:
             asyncio.create_task(self._stopped.wait()),
             asyncio.create_task(self._keep_up()),
         ]
+        if self._watch is not None:
+            tasks.append(asyncio.create_task(self._watch.run()))
         initiators = []
         try:
             for position, text in links.items():
@@ -248,6 +263,8 @@ class VehicleProcess:
     # --- events -------------------------------------------------------------------------------
 
     def _tapped(self, outcome: TapOutcome) -> None:
+        if self._watch is not None and outcome.flow == "standard":
+            self._watch.soon()
         self.event(
             "tap",
             position=outcome.position.value,
@@ -283,8 +300,19 @@ class VehicleProcess:
                 )
             case {"show": _}:
                 return {"state": state_of(self.vehicle.body)}
+            case {"keys": True}:
+                return self._head_unit.keys()
+            case {"keys": dict(asked)} if len(asked) == 1 and asked.keys() <= VERBS.keys():
+                ((verb, key),) = asked.items()
+                self._head_unit.withdraw(verb, str(key))
+                self.vehicle.changed()
+                return self._head_unit.keys()
+            case {"keys": _}:
+                raise LocalFault(
+                    "that is nothing to do with keys", hint=f"choose among {', '.join(VERBS)}"
+                )
             case _:
-                raise LocalFault("a request has set, press or show")
+                raise LocalFault("a request has set, press, show or keys")
 
     async def press_start(self) -> dict[str, object]:
         """START, with the foot on the brake."""
@@ -319,9 +347,36 @@ class VehicleProcess:
 
     async def press_factory_reset(self) -> dict[str, object]:
         """Factory reset, at the head unit: all keys, cards and codes are gone."""
-        epoch = self._owners.factory_reset()
+        return await self._cleared(self._owners.factory_reset())
+
+    async def press_transfer(self) -> dict[str, object]:
+        """Transfer, at the head unit, with the owner's key on the pad: all is erased."""
+        epoch = self._head_unit.transfer()
+        return await self._cleared(epoch)
+
+    async def press_unpair(self) -> dict[str, object]:
+        """End the owner's key and all others, with the owner's key on the pad."""
+        epoch = self._head_unit.unpair()
+        return await self._cleared(epoch)
+
+    async def press_change_owner(self) -> dict[str, object]:
+        """The owner changes account or phone, with the old key on the pad: the cards stay."""
+        epoch = self._head_unit.unpair(same_person=True)
         await self._advertise()
         return {"owner_epoch": epoch}
+
+    async def _cleared(self, epoch: int) -> dict[str, object]:
+        """Tell the authority, and say whether its side still holds something (S61)."""
+        await self._advertise()
+        if self._watch is not None:
+            await self._watch.once()
+        waits = self.vehicle.keys.book.admissions.authority_x is not None
+        half = waits and (self._watch is None or self._watch.half_removed is not False)
+        text = ""
+        if half:
+            text = "half removed: the account side still has to be cleared"
+            self.event("half_removed", text=text)
+        return {"owner_epoch": epoch, "half_removed": half, "text": text}
 
     async def press_fob_lock(self) -> dict[str, object]:
         """LOCK on the smart key."""
@@ -340,6 +395,9 @@ BUTTONS: Final[dict[str, Callable[[VehicleProcess], Awaitable[dict[str, object]]
     "pair-owner": VehicleProcess.press_pair_owner,
     "pair-card": VehicleProcess.press_pair_card,
     "factory-reset": VehicleProcess.press_factory_reset,
+    "transfer": VehicleProcess.press_transfer,
+    "unpair": VehicleProcess.press_unpair,
+    "change-owner": VehicleProcess.press_change_owner,
     "cancel": VehicleProcess.press_cancel,
     "fob-lock": VehicleProcess.press_fob_lock,
     "fob-unlock": VehicleProcess.press_fob_unlock,

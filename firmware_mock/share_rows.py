@@ -60,9 +60,7 @@ def feature_sets(file: DurableFile) -> Mapping[str, frozenset[Feature]]:
     return {credential_id: parse_features(features) for credential_id, features in rows}
 
 
-def keep_feature_set(
-    file: DurableFile, credential_id: str, features: frozenset[Feature]
-) -> None:
+def keep_feature_set(file: DurableFile, credential_id: str, features: frozenset[Feature]) -> None:
     """Note what a credential's device is able to."""
     file.put("feature_set", credential_id, pack_features(features), replace=True)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dkey.control.card_rules import EnrolledCard
 from dkey.control.touch import Position
 from dkey.errors import RefusalCode
-from dkey.lifecycle.durable import DurableFile
+from dkey.lifecycle.durable import DurableFile, connect
 from dkey.lifecycle.ledger import LedgerStore
 from dkey.lifecycle.policy import MAX_FAST_CANDIDATES
 from firmware_mock.records import (
@@ -32,7 +32,8 @@ from firmware_mock.store_schema import CREDENTIAL_COLUMNS, LAYOUT, MIGRATIONS, c
 from firmware_mock.store_transaction import Transaction, find_credential
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    import sqlite3
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = [
     "MIGRATIONS",
@@ -78,19 +79,25 @@ class CredentialStore(LedgerStore):
 
     @classmethod
     def open(
-        cls, path: Path | str, *, migrations: Sequence[Sequence[str]] = MIGRATIONS
+        cls,
+        path: Path | str,
+        *,
+        migrations: Sequence[Sequence[str]] = MIGRATIONS,
+        connect: Callable[[Path], sqlite3.Connection] = connect,
     ) -> CredentialStore:
         """Check the whole file, bring it to the newest schema, and open it.
 
         Args:
             path: A file made by :meth:`create`.
             migrations: The schema history; another one than the default is for its tests.
+            connect: Opens the database; a simulated disk comes in here.
 
         Raises:
             StoreError: Missing, damaged, foreign, readable by others, of a newer program, or on a
                 disk that cannot keep what was committed. The content is unchanged.
         """
-        return cls(DurableFile.open(Path(path), replace(LAYOUT, migrations=migrations)))
+        layout = replace(LAYOUT, migrations=migrations)
+        return cls(DurableFile.open(Path(path), layout, connect=connect))
 
     def identity(self) -> VehicleIdentity:
         """Return who this vehicle is."""

@@ -11,13 +11,9 @@ What is not touch is done by desks that share the vehicle's key list and body: c
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from dkey.access.enrolled import Flow
-from dkey.access.exchange import ReaderStatus
-from dkey.access.profile import VEHICLE
-from dkey.control.intent import parse_intent
 from dkey.control.rules import Action, Grant, Verdict
 from dkey.control.touch import Intent, Position, StartAuthorisation, decide_handle
 from dkey.errors import (
@@ -27,16 +23,16 @@ from dkey.errors import (
     RefusalCode,
     RemoteFault,
 )
-from dkey.lifecycle.features import DK2
-from dkey.link.driver import run
+from dkey.lifecycle.features import DK2, Feature
 from firmware_mock.card_desk import CardDesk
 from firmware_mock.key_list import READER_KEY, KeyList
-from firmware_mock.outcome import TapOutcome, failure_of, outcome_of, status_of
+from firmware_mock.outcome import TapOutcome, failure_of, outcome_of
+from firmware_mock.share_desk import ShareDesk
+from firmware_mock.touch_tap import Decided, TouchTap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
-    from dkey.access.enrolled import EnrolledCredential
     from dkey.access.reader import AccessReader
     from dkey.control.card_window import CardWindow
     from dkey.crypto.entropy import Entropy
@@ -67,17 +63,6 @@ class PadDesk(Protocol):
         """Serve the device; never raises for what the device does."""
 
 
-@dataclass(slots=True)
-class _Decided:
-    """A tap whose transaction ended; nothing of it is kept yet."""
-
-    verdict: Verdict
-    credential: EnrolledCredential | None
-    intent: Intent | None
-    flow: Flow
-    kpersistent: Secret | None
-
-
 class Vehicle:
     """One vehicle, used from one thread. Make it with :func:`firmware_mock.garage.open_vehicle`.
 
@@ -96,6 +81,7 @@ class Vehicle:
         store: Credentials and events.
         keys: The key list, with the readers.
         card_desk: Card pairing.
+        share_desk: Admits shared keys and takes withdrawal lists.
         owner_desk: Owner pairing at the pad; None until somebody provides it.
         features: What this kind of vehicle offers.
         on_change: Called after everything that may have moved the body, with the reader and the
@@ -125,13 +111,18 @@ class Vehicle:
         self.entropy = entropy
         self.clock = clock
         self.wall_clock = wall_clock
-        self.keys = KeyList(store, vault=vault, seal=seal, entropy=entropy, wall_clock=wall_clock)
+        self.keys = KeyList(
+            store, vault=vault, seal=seal, entropy=entropy, clock=clock, wall_clock=wall_clock
+        )
         self.card_desk = CardDesk(self.keys, body, entropy=entropy, clock=clock)
+        self.share_desk = ShareDesk(self.keys, told=self._rights_changed)
         self.owner_desk: PadDesk | None = None
+        self._touch = TouchTap(self.keys, self.share_desk, self._decide)
         self.on_change: list[Callable[[Position | None, str | None], None]] = []
         self._clock = clock
         self._last_touch_s: float | None = None
         self._pad = StartAuthorisation()
+        self._rights_changed()
 
     @property
     def group_id(self) -> bytes:
@@ -176,6 +167,14 @@ class Vehicle:
         self._rights_changed()
         return credential
 
+    def provide_authority(self, key: PublicKey) -> None:
+        """Keep the key of the authority whose word counts, as the factory does.
+
+        Raises:
+            PolicyRefusal: ALREADY_LINKED, an owner relies on another authority.
+        """
+        self.share_desk.provide_authority(key)
+
     def set_state(self, credential_id: str, state: CredentialState) -> None:
         """Suspend, resume or revoke one credential; Kpersistent of an unusable one is erased."""
         self.keys.set_state(credential_id, state)
@@ -206,6 +205,7 @@ class Vehicle:
             listener(position, credential_id)
 
     def _rights_changed(self) -> None:
+        self.body.immobilised_by_order = self.keys.book.admissions.immobilised
         if self._pad.grant is not None:
             now = self.grant(self._pad.grant.credential_id)
             self._pad = self._pad.updated(now) if now is not None else StartAuthorisation()
@@ -223,8 +223,7 @@ class Vehicle:
         if position is Position.CONSOLE_PAD and self.owner_desk and self.owner_desk.awaits_device:
             return await self.owner_desk.tap(link)
         try:
-            decided = await run(self._transaction(position), link)
-            return self._settle(position, decided)
+            return self._settle(position, await self._touch.run(position, link))
         except PolicyRefusal as exc:
             return self._refused(position, exc.code, str(exc))
         except (LinkError, RemoteFault) as exc:
@@ -259,25 +258,6 @@ class Vehicle:
                 if position is Position.CONSOLE_PAD:
                     self.pad_cleared()
 
-    def _transaction(self, position: Position) -> Generator[bytes, bytes, _Decided]:
-        reader = self.keys.reader(position)
-        handle = position is Position.DOOR_HANDLE
-        session = yield from reader.authenticate(Flow.AUTO if handle else Flow.STANDARD)
-        credential = session.credential
-        try:
-            intent = parse_intent(session.extension) if VEHICLE.intents else None
-        except RemoteFault:
-            yield from session.fail(ReaderStatus.BAD_FORMAT)
-            raise
-        grant = self.keys.acting(credential, session.flow)
-        verdict = self._decide(position, grant, intent, session.flow)
-        if verdict.code is not None:
-            yield from session.fail(status_of(verdict.code))
-        else:
-            locked = verdict.action is Action.LOCK
-            yield from session.complete(ReaderStatus.SECURE if locked else ReaderStatus.UNSECURE)
-        return _Decided(verdict, credential, intent, session.flow, session.kpersistent)
-
     def _decide(
         self, position: Position, grant: Grant | None, intent: Intent | None, flow: Flow
     ) -> Verdict:
@@ -287,8 +267,9 @@ class Vehicle:
             return self.card_desk.decide_owner(grant, flow)
         if position is Position.CONSOLE_PAD:
             pad = StartAuthorisation().present(grant, fast=fast, now_s=now_s)
-            return pad.authorised(now_s=now_s, signals=signals)
-        return decide_handle(
+            verdict = pad.authorised(now_s=now_s, signals=signals)
+            return self._able(verdict, Feature.TOUCH_START)
+        verdict = decide_handle(
             grant,
             intent=intent,
             fast=fast,
@@ -296,8 +277,25 @@ class Vehicle:
             last_action_s=self._last_touch_s,
             now_s=now_s,
         )
+        return self._able(verdict, Feature.TOUCH_LOCK)
 
-    def _settle(self, position: Position, decided: _Decided) -> TapOutcome:
+    def _able(self, verdict: Verdict, feature: Feature) -> Verdict:
+        """Refuse a function that this vehicle and the key's device do not have in common (S17)."""
+        who = verdict.credential_id
+        if not verdict.granted or who is None or self.offers(feature, who):
+            return verdict
+        return Verdict(
+            action=None,
+            code=RefusalCode.FEATURE_NOT_SUPPORTED,
+            credential_id=who,
+            text="the vehicle or the phone does not have this function",
+        )
+
+    def offers(self, feature: Feature, credential_id: str) -> bool:
+        """Whether this vehicle has a function, and the device of this credential is able to it."""
+        return feature in self.features.features & self.keys.features(credential_id)
+
+    def _settle(self, position: Position, decided: Decided) -> TapOutcome:
         """Commit and carry out what a finished transaction decided."""
         verdict, flow = decided.verdict, decided.flow
         grant = self.keys.acting(decided.credential, flow)
@@ -350,9 +348,15 @@ class Vehicle:
         """The device was taken off the pad: the grace begins."""
         self._pad = self._pad.removed(now_s=self._clock())
 
+    def key_on_pad(self) -> Grant | None:
+        """Return the rights of the key that lies on the pad now; None for none."""
+        self._rights_changed()
+        return self._pad.grant if self._pad.removed_s is None else None
+
     def press_start(self) -> Verdict:
         """The driver presses START; the engine starts if a device on the pad permits it."""
         now_s = self._clock()
+        self._rights_changed()  # its time may be over since the key was laid down
         verdict = self._pad.start(signals=self.body.signals(), now_s=now_s)
         self.keys.note(
             "REFUSED" if verdict.code else "START",

@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from dkey.authority.accounts import Accounts, Purpose
-from dkey.authority.audit import Audit, Basis
+from dkey.authority.audit import RETENTION_S, Audit, Basis
 from dkey.authority.json_form import to_json
 from dkey.authority.notifications import Notices, RecordingPort
 from dkey.authority.outage import Outage
@@ -111,6 +111,8 @@ class Core:
         now_s = self._now()
         with self._file.transaction():
             self._audit.purge(now_s)
+            self._notices.purge(now_s - RETENTION_S)
+            self._outage.purge(now_s - RETENTION_S)
         if self._outage.open:
             return
         for record in self._vehicles.all():

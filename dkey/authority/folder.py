@@ -6,14 +6,17 @@ Layout, mode 0700::
     vault.json       the authority's signing key and the key that seals the ledger
     authority.key    what opens the vault, mode 0600
     admin.token      bearer token of @authority, @dealer and @vehicle, mode 0600
+    authority.lock   held while a program runs this authority: rings are in its memory
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from dkey.authority import store_schema
 from dkey.authority.accounts import new_token
@@ -45,6 +48,7 @@ _SEAL: Final = "seal"
 _KEY_FILE: Final = "authority.key"
 _VAULT: Final = "vault.json"
 _DATABASE: Final = "authority.db"
+_LOCK: Final = "authority.lock"
 _ADMIN: Final = "admin.token"
 _TOKEN_SIZE: Final = 64
 
@@ -69,12 +73,19 @@ class Folder:
         vault: Holds :data:`SIGNING_KEY`.
         seal_key: Seals the ledger, 32 bytes.
         admin_token: What authenticates the principals that are no accounts.
+        lock: The open file that keeps other programs away.
     """
 
     file: DurableFile
     vault: Vault
     seal_key: Secret
     admin_token: Secret
+    lock: BinaryIO
+
+    def close(self) -> None:
+        """Release the file and the lock; may be called twice."""
+        self.file.close()
+        self.lock.close()
 
 
 def holds_authority(folder: Path) -> bool:
@@ -117,21 +128,48 @@ def open_folder(folder: Path, *, entropy: Entropy) -> Folder:
     """Open the authority in ``folder``.
 
     Raises:
-        LocalFault: There is none, or its store, vault or token is damaged.
+        LocalFault: There is none, another program runs it, or its store, vault or token is damaged.
     """
     if not holds_authority(folder):
         raise LocalFault(
             f"{folder} holds no authority", hint=f"make one: dkey authority init --state {folder}"
         )
+    lock = _locked(folder)
+    try:
+        return _opened(folder, entropy, lock)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _opened(folder: Path, entropy: Entropy, lock: BinaryIO) -> Folder:
     vault = SoftwareVault.open(folder / _VAULT, key_file=folder / _KEY_FILE, entropy=entropy)
     point = vault.public(_SEAL)
     seal_key = Secret(hkdf(vault.agree(_SEAL, point).reveal(), b"", b"dkey authority ledger", 32))
     return Folder(
+        admin_token=_admin_token(folder / _ADMIN),
         file=DurableFile.open(folder / _DATABASE, LAYOUT),
         vault=vault,
         seal_key=seal_key,
-        admin_token=_admin_token(folder / _ADMIN),
+        lock=lock,
     )
+
+
+def _locked(folder: Path) -> BinaryIO:
+    """Keep other programs away: two of them would decide from different rings."""
+    try:
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as exc:
+        raise LocalFault(f"{folder}: {exc.strerror}", hint="check its access rights") from exc
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        os.close(handle)
+        raise LocalFault(
+            f"another program runs the authority in {folder}",
+            hint="ask that one, or end it first",
+        ) from exc
+    return os.fdopen(handle, "r+b")
 
 
 def _admin_token(path: Path) -> Secret:

@@ -194,6 +194,16 @@ class Notices:
             row = (number, at_s, vehicle, recipient, kind.value, purpose, channel.value)
             self._file.put("notification", *row, int(delivered))
 
+    def purge(self, before_s: int) -> None:
+        """Remove notices from before a time, oldest first, up to one that a dispute holds."""
+        self._file.delete(
+            "notification",
+            "at_s < ? AND number < coalesce((SELECT min(n.number) FROM notification n, dispute d"
+            " WHERE d.ended_s IS NULL AND (d.person = n.recipient OR d.vehicle = n.vehicle)"
+            "), number + 1)",
+            before_s,
+        )
+
     def of(self, recipient: str) -> list[Notice]:
         """Return what was sent to a person, in order."""
         rows = self._file.rows(

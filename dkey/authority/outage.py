@@ -103,6 +103,15 @@ class Outage:
         row = (waiting.number, waiting.at_s, waiting.vehicle, waiting.command)
         self._file.update("waiting", *row, now_s, code, text[:_MAX_TEXT])
 
+    def purge(self, before_s: int) -> None:
+        """Remove results from before a time, oldest first, up to a command that waits."""
+        self._file.delete(
+            "waiting",
+            "at_s < ? AND number < coalesce((SELECT min(w.number) FROM waiting w"
+            " WHERE w.done_s IS NULL), number + 1)",
+            before_s,
+        )
+
     def queue(self, *, open_only: bool = False) -> list[Waiting]:
         """Return the commands that wait or waited, in order."""
         rows = self._file.rows(

@@ -66,7 +66,7 @@ class Authority(TelematicDesk):
 
     def close(self) -> None:
         """Release the store; may be called twice."""
-        self._file.close()
+        self._folder.close()
 
     def __enter__(self) -> Self:
         return self
@@ -131,11 +131,11 @@ class Authority(TelematicDesk):
     def close_account(self, actor: str, account: str) -> None:
         """End an account: its phone keys are unusable at every vehicle; cards stay (S57)."""
         self._check_service()
-        person, now_s = self._accounts.person(account), self._now()
+        person, by, now_s = self._accounts.person(account), self._person(actor), self._now()
         self._close_keys(person, now_s)
         with self._file.transaction():
             self._accounts.close(person)
-            self._note(now_s, self._person(actor), "CloseAccount", subject=person)
+            self._note(now_s, by, "CloseAccount", subject=person)
 
     def record_consent(
         self, actor: str, account: str, purpose: Purpose, *, version: str, channel: str

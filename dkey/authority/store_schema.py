@@ -158,11 +158,10 @@ GAPS: Final = (
     " + ((SELECT coalesce(max(number), 0) FROM ("
     "  SELECT number FROM audit UNION ALL SELECT number FROM audit_gone))"
     "  <> (SELECT count(*) FROM audit) + (SELECT count(*) FROM audit_gone))"
-    " + ((SELECT coalesce(max(number), 0) FROM notification)"
-    "  <> (SELECT count(*) FROM notification))"
-    " + ((SELECT coalesce(max(number), 0) FROM waiting) <> (SELECT count(*) FROM waiting))"
+    " + (SELECT coalesce(max(number) - min(number) + 1, 0) <> count(*) FROM notification)"
+    " + (SELECT coalesce(max(number) - min(number) + 1, 0) <> count(*) FROM waiting)"
 )
-"""A query of one number, 0 unless rows are missing."""
+"""A query of one number, 0 unless rows are missing; old notices and results go oldest first."""
 
 EMPTY_LAYOUT: Final = durable.Layout(
     what="an authority's store",

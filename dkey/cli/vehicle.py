@@ -11,6 +11,8 @@ import click
 
 from dkey.cli import REFUSED, garage
 from dkey.cli.options import Seconds, as_json, print_json, trace_option, tracing
+from dkey.cli.vehicle_authority import authority_key
+from dkey.cli.vehicle_keys import keys
 from dkey.cli.vehicle_run import press, run, set_command
 from dkey.control.touch import Position
 from dkey.crypto.entropy import SystemEntropy
@@ -57,8 +59,15 @@ def _enrol(vehicle: Any, path: Path, name: str, role: Role, permission: Permissi
     required=True,
     help="Where to write the owner's credential file.",
 )
-def init(folder: Path, owner: Path) -> None:
+@click.option(
+    "--authority-key",
+    "authority",
+    metavar="FILE|URL",
+    help="Key of the authority whose withdrawal lists and attestations count.",
+)
+def init(folder: Path, owner: Path, authority: str | None) -> None:
     """Create a vehicle in FOLDER and enrol an owner's phone, as a factory would."""
+    trusted = None if authority is None else authority_key(authority)
     if owner.exists():
         raise FileFormatError(f"{owner} exists already", hint="choose another file name")
     place = owner.resolve().parent
@@ -66,6 +75,8 @@ def init(folder: Path, owner: Path) -> None:
         raise FileFormatError(f"{owner}: no such folder", hint="make the folder first")
     vehicle = garage.module().create_vehicle(folder)
     try:
+        if trusted is not None:
+            vehicle.provide_authority(trusted)
         _enrol(vehicle, owner, "owner", Role.OWNER, Permission.ENTRY_AND_START)
     finally:
         vehicle.close()
@@ -192,5 +203,5 @@ def tap(
     ctx.exit(REFUSED if code else 0)
 
 
-for _command in (run, set_command, press):
+for _command in (run, set_command, press, keys):
     cli.add_command(_command)

@@ -15,12 +15,13 @@ import click
 
 from dkey.cli import REFUSED, USAGE, garage
 from dkey.cli.options import as_json, print_json, trace_option, tracing
+from dkey.cli.vehicle_authority import authority_port
 from dkey.cli.vehicle_typed import run_readers
 from dkey.control.touch import Position
 from dkey.errors import LinkError, LinkReason
 from dkey.lifecycle.features import PROFILES
 
-__all__ = ["press", "run", "set_command"]
+__all__ = ["ask", "press", "run", "set_command", "state_option"]
 
 _ANSWER_S: Final = 10.0
 _ANSWER_MAX: Final = 65_536
@@ -31,7 +32,7 @@ def _default_state() -> Path:
     return Path(home) / "dkey" / "vehicle"
 
 
-_state = click.option(
+state_option = click.option(
     "--state",
     "state",
     envvar="DKEY_VEHICLE",
@@ -42,7 +43,7 @@ _state = click.option(
 
 @click.command("run")
 @click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
-@_state
+@state_option
 @click.option("--handle", "handle", metavar="LINK", help="Reader at the door handle.")
 @click.option("--pad", "pad", metavar="LINK", help="Reader in the console pad.")
 @click.option(
@@ -53,6 +54,15 @@ _state = click.option(
     "features",
     type=click.Choice([*PROFILES], case_sensitive=False),
     help="What kind of vehicle it is.",
+)
+@click.option(
+    "--authority", "authority", metavar="URL", help="Authority to take withdrawal lists from."
+)
+@click.option(
+    "--authority-token",
+    "token",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File with the token that the authority gave for this vehicle.",
 )
 @garage.signal_option
 @click.option(
@@ -70,6 +80,8 @@ def run(
     pad: str | None,
     ble: str | None,
     features: str | None,
+    authority: str | None,
+    token: Path | None,
     signals: tuple[str, ...],
     btsnoop: Path | None,
     trace: Path | None,
@@ -98,6 +110,7 @@ def run(
         features=PROFILES[features] if features else None,
         knobs=_pairs(signals),
         btsnoop=btsnoop,
+        authority=authority_port(authority, token) if authority else None,
     )
     with tracing(trace) as tracer:
         asyncio.run(_run(process, settings, tracer, as_json=as_json))
@@ -188,7 +201,7 @@ def _doors(event: dict[str, object]) -> str:
 
 @click.command("set")
 @click.argument("values", nargs=-1, required=True, metavar="KEY=VALUE...")
-@_state
+@state_option
 @as_json
 @click.pass_context
 def set_command(
@@ -200,21 +213,22 @@ def set_command(
     update, immobilised, service_mode, valet (on/off), or a signal by its own name. The value
     `unknown` lets a sensor fail.
     """
-    answer = _ask(state, {"set": _pairs(values)})
+    answer = ask(state, {"set": _pairs(values)})
     ctx.exit(_tell(answer, as_json=as_json))
 
 
 @click.command("press")
 @click.argument("name")
-@_state
+@state_option
 @as_json
 @click.pass_context
 def press(ctx: click.Context, name: str, state: Path | None, as_json: bool) -> None:
     """Press a button of a running vehicle.
 
-    NAME is start, stop, pair-owner, pair-card, factory-reset, fob-lock, fob-unlock or cancel.
+    NAME is start, stop, pair-owner, pair-card, factory-reset, fob-lock, fob-unlock or cancel. With
+    the owner's key on the pad also transfer, unpair or change-owner.
     """
-    answer = _ask(state, {"press": name})
+    answer = ask(state, {"press": name})
     ctx.exit(_tell(answer, as_json=as_json))
 
 
@@ -228,7 +242,12 @@ def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _ask(state: Path | None, request: dict[str, object]) -> dict[str, Any]:
+def ask(state: Path | None, request: dict[str, object]) -> dict[str, Any]:
+    """Send one request to the vehicle that runs in a folder and return its answer.
+
+    Raises:
+        LinkError: None answers there.
+    """
     path = (state or _default_state()).absolute() / "control.sock"
     hint = f"start it: dkey vehicle run --state {path.parent}"
     try:

@@ -66,13 +66,18 @@ class Signals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """The credential that a transaction authenticated, with its rights as enrolled now."""
+    """The credential that a transaction authenticated, with its rights as enrolled now.
+
+    Attributes:
+        expired: The time of a shared key is over, or has not come.
+    """
 
     credential_id: str
     name: str
     role: Role
     permission: Permission
     state: CredentialState
+    expired: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +141,10 @@ def state_rules(grant_of: Callable[[CaseT], Grant | None]) -> tuple[Rule[CaseT],
         grant = grant_of(case)
         return grant is not None and grant.state is not CredentialState.ACTIVE
 
+    def is_expired(case: CaseT) -> bool:
+        grant = grant_of(case)
+        return grant is not None and grant.expired
+
     return (
         Rule(
             code=RefusalCode.KEY_SUSPENDED,
@@ -154,5 +163,11 @@ def state_rules(grant_of: Callable[[CaseT], Grant | None]) -> tuple[Rule[CaseT],
             source="S49, S54",
             text="the credential is revoked",
             holds=is_inactive,
+        ),
+        Rule(
+            code=RefusalCode.KEY_EXPIRED,
+            source="S47, S53",
+            text="the time of the key is over, or has not come",
+            holds=is_expired,
         ),
     )

@@ -166,11 +166,11 @@ class Admissions:
         if not same:
             self._check_epoch(chain)
         issuer = self._issuer(chain)
+        now_s = max(now_s, chain[0].issued_s)
         self._check_gone(chain)
         self._check_window(chain, now_s)
         self._check_lists(chain, issuer)
         self._check_suspended(chain, issuer)
-        now_s = max(now_s, chain[0].issued_s)
         if same:
             return self if now_s <= self.time_s else replace(self, time_s=now_s)
         self._check_binding(known, claims, x)
@@ -251,7 +251,7 @@ class Admissions:
         if issuer is Issuer.OWNER and owner in self.gone:
             raise PolicyRefusal(RefusalCode.KEY_REVOKED, "the owner's key was withdrawn")
         own = chain if self.flags.cascade_automatic else chain[-1:]
-        if any(self._suspended(each.share_id) for each in own):
+        if any(self.suspended(each.share_id) for each in own):
             raise PolicyRefusal(RefusalCode.KEY_SUSPENDED, "this share is suspended")
 
     def _check_binding(self, known: Admitted | None, claims: KeyClaims, x: bytes) -> None:
@@ -312,7 +312,7 @@ class Admissions:
         if former == taken:
             return self if time_s == self.time_s else replace(self, time_s=time_s)
         self._check_newer(former, taken)
-        gone = self._gone_with(taken)
+        gone, stays = self._fallen(self._gone_with(taken))
         return replace(
             self,
             taken=tuple(
@@ -322,7 +322,7 @@ class Admissions:
                 )
             ),
             gone=gone,
-            admitted=self._still_admitted(gone),
+            admitted=stays,
             cards=self.cards - gone,
             immobilised=(
                 claims.immobilised if claims.issuer is Issuer.AUTHORITY else self.immobilised
@@ -346,8 +346,22 @@ class Admissions:
         if taken.number < 1 or (former is not None and taken.number <= former.number):
             raise PolicyRefusal(RefusalCode.REPLAY, "the vehicle has a newer list")
 
+    def withdraw(self, items: Iterable[bytes]) -> Admissions:
+        """Return with shares, keys or cards withdrawn for good at the vehicle itself (S49, S54)."""
+        gone, stays = self._fallen(self.gone | frozenset(items))
+        return replace(self, gone=gone, admitted=stays, cards=self.cards - gone)
+
     def _gone_with(self, taken: Taken) -> frozenset[bytes]:
         return self.gone | taken.revoked
+
+    def _fallen(self, gone: frozenset[bytes]) -> tuple[frozenset[bytes], tuple[Admitted, ...]]:
+        """Return who is gone with these, and who is left."""
+        stays = self._still_admitted(gone)
+        # Their keys are remembered too, so that the answer to them is "revoked", not "unknown".
+        for each in self.admitted:
+            if each not in stays:
+                gone |= {each.claims.share_id, key_ref(each.x)}
+        return gone, stays
 
     def _still_admitted(self, gone: frozenset[bytes]) -> tuple[Admitted, ...]:
         """Return who is left: not the revoked, and nobody whom a revoked actual user let in."""
@@ -357,7 +371,8 @@ class Admissions:
             if each.claims.share_id not in gone and each.parent not in gone
         )
 
-    def _suspended(self, item: bytes) -> bool:
+    def suspended(self, item: bytes) -> bool:
+        """Return whether a list suspends a share, key or card, or all of them."""
         return any(each.all_suspended or item in each.suspended for each in self.taken)
 
     # --- questions ----------------------------------------------------------------------------
@@ -396,7 +411,7 @@ class Admissions:
     def _refusal(self, item: bytes) -> RefusalCode | None:
         if item in self.gone:
             return RefusalCode.KEY_REVOKED
-        return RefusalCode.KEY_SUSPENDED if self._suspended(item) else None
+        return RefusalCode.KEY_SUSPENDED if self.suspended(item) else None
 
     def _share_verdict(self, each: Admitted, now_s: int, *, fast: bool) -> Verdict:
         claims = each.claims

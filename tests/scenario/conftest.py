@@ -1,18 +1,24 @@
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from dkey.control.touch import Position
 from dkey.lifecycle.roles import CardProvenance, Permission, Role
 from dkey.testing import FakeClock, SeededEntropy
+from firmware_mock.garage import open_vehicle
 from firmware_mock.stage import Card, Phone, Stage
 
 
 class Scene:
     """A stage with an owner, and short words for what a scenario does."""
 
-    def __init__(self, stage: Stage, clock: FakeClock, entropy: SeededEntropy) -> None:
+    def __init__(
+        self, stage: Stage, clock: FakeClock, entropy: SeededEntropy, folder: Path
+    ) -> None:
         self.stage = stage
+        self.folder = folder
+        self._opened = []
         self.vehicle = stage.vehicle
         self.body = stage.vehicle.body
         self.clock = clock
@@ -57,6 +63,24 @@ class Scene:
         self.body.ignition_on = was_on
         return outcome
 
+    def id_named(self, vehicle, name):
+        return next(c.credential_id for c in vehicle.store.credentials() if c.name == name)
+
+    def reopened(self):
+        """The vehicle as it is after its power was lost: the same folder, opened anew."""
+        again = open_vehicle(
+            self.folder / "vehicle",
+            entropy=SeededEntropy("again"),
+            clock=self.clock,
+            wall_clock=self.vehicle.wall_clock,
+        )
+        self._opened.append(again)
+        return again
+
+    def close(self) -> None:
+        for each in self._opened:
+            each.close()
+
     def everything(self):
         """All that a refusal or a torn transaction must leave as it was."""
         readers = [r.sub_id for r in self.vehicle.store.identity().readers]
@@ -74,4 +98,6 @@ async def scene(tmp_path) -> AsyncIterator[Scene]:
         entropy=entropy, clock=clock, wall_clock=lambda: 1.7e9 + clock.now_s, folder=tmp_path
     )
     async with stage:
-        yield Scene(stage, clock, entropy)
+        made = Scene(stage, clock, entropy, tmp_path)
+        yield made
+        made.close()

@@ -341,3 +341,19 @@ def test_the_withdrawal_list_verifies_and_names_what_was_revoked(world):
         vehicle=vehicle,
     )
     assert said.revoked == (item,)
+
+
+def test_a_closed_account_has_no_usable_key_and_the_owner_goes_on(world):
+    vehicle = world.owned()
+    item = world.share(vehicle, ANN)
+    world.authority.close_account(ANN, ANN)
+    assert world.state(vehicle, item) not in LIVE
+    world.share(vehicle, BOB)
+
+
+def test_offers_can_be_switched_off_by_the_person_only(world):
+    world.person(ANN)
+    world.person(BOB)
+    world.authority.set_offers(ANN, ANN, wanted=True)
+    with pytest.raises(PolicyRefusal):
+        world.authority.set_offers(BOB, ANN, wanted=True)

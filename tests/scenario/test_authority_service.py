@@ -13,7 +13,7 @@ from dkey.authority.core import OutageError
 from dkey.authority.notifications import Channel, RecordingPort, Topic
 from dkey.authority.rings import SNAPSHOT_EVERY
 from dkey.authority.service import Authority
-from dkey.errors import PolicyRefusal, RefusalCode
+from dkey.errors import LocalFault, PolicyRefusal, RefusalCode
 from dkey.lifecycle.claims import Issuer
 from dkey.lifecycle.commands import (
     AUTHORITY,
@@ -244,6 +244,13 @@ def test_a_restart_after_a_snapshot_brings_back_every_vehicle(world, place):
     before = [world.authority.keys(car, AUTHORITY) for car in cars]
     place.restart()
     assert [world.authority.keys(car, AUTHORITY) for car in cars] == before
+
+
+def test_two_programs_cannot_run_one_authority(world, place):
+    with pytest.raises(LocalFault, match="another program"):
+        place.open()
+    place.authority.close()
+    place.authority = place.open()
 
 
 def test_time_does_not_go_back_over_a_restart(world, place):

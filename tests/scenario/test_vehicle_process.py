@@ -23,17 +23,21 @@ from dkey.access.ble_applet import BleApplet
 from dkey.access.ble_device import DeviceBleSession
 from dkey.access.ble_events import Established, VerdictReceived
 from dkey.access.credential import DeviceCredential, TrustedReader
+from dkey.access.delivery import mailbox_of, receipt_in
 from dkey.access.device import AccessApplet
 from dkey.access.profile import VEHICLE
 from dkey.codec.ble import RkeAction
 from dkey.codec.ble_advert import VehicleAdvert
 from dkey.crypto.vault import MemoryVault
+from dkey.lifecycle.claims import Issuer
 from dkey.lifecycle.features import DK2_TOUCH, Capabilities
+from dkey.lifecycle.parcel import KeyParcel, VehicleReceipt
 from dkey.link.opener import open_central, serve
 from dkey.link.session_driver import SessionDriver
 from dkey.pairing.owner import OwnerPairingDevice, Stretch, from_sdu, parse_code, to_sdu
 from dkey.testing import SeededEntropy
 from firmware_mock.process import Settings, VehicleProcess
+from tests.scenario.sharing import Desk, Signer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -113,11 +117,15 @@ async def running(folder: Path, **how: Any) -> AsyncIterator[Car]:
 class Phone:
     """A phone that pairs by BLE and remembers the vehicle."""
 
-    def __init__(self) -> None:
-        self.entropy = SeededEntropy("phone")
+    def __init__(self, name: str = "phone", paired: PairedVehicle | None = None) -> None:
+        self.name = name
+        self.entropy = SeededEntropy(name)
         self.vault = MemoryVault(key=self.entropy.ephemeral())
-        self.paired: PairedVehicle | None = None
+        self.public_key = self.vault.public("key")
+        self.paired = paired
         self.kpersistent: dict[tuple[bytes, bytes], Secret] = {}
+        self.parcel: KeyParcel | None = None
+        self.receipt: VehicleReceipt | None = None
 
     @property
     def credential(self) -> DeviceCredential:
@@ -130,13 +138,14 @@ class Phone:
             key="key",
             readers={group: trusted},
             kpersistent=self.kpersistent,
+            mailbox=None if self.parcel is None else mailbox_of(self.parcel),
         )
 
     def save_kpersistent(self, group_id: bytes, sub_id: bytes, key: Secret) -> None:
         self.kpersistent[group_id, sub_id] = key
 
     def save_mailbox(self, data: bytes) -> None:
-        raise NotImplementedError
+        self.receipt = receipt_in(data)
 
     @asynccontextmanager
     async def link(self, car: Car) -> AsyncIterator[Link]:
@@ -437,3 +446,79 @@ async def test_a_participant_that_speaks_no_hci_disturbs_nobody(folder):
             junk.connect(str(folder / "air.sock"))
             junk.sendall(b"\xff" * 64)
         assert await phone.ask(car, RkeAction.UNLOCK) == (False, [None])
+
+
+# ---- shared keys --------------------------------------------------------------------------------
+
+
+async def shared(car: Car, owner: Phone) -> tuple[Phone, Desk]:
+    """Return a friend's phone with an attestation that the owner's phone signed."""
+    side = Desk(car.process.vehicle, Signer(owner.vault, "key"))
+    friend = Phone("friend", owner.paired)
+    friend.parcel = KeyParcel(chain=(side.attest(friend),), lists={})
+    return friend, side
+
+
+async def test_a_friend_is_let_in_over_the_air_and_falls_by_the_owners_list(folder):
+    async with running(folder) as car:
+        owner = await paired(car)
+        await owner.ask(car, RkeAction.HORN_OFF)  # the owner's first use, from which it counts
+        friend, side = await shared(car, owner)
+        assert await friend.ask(car, RkeAction.UNLOCK) == (False, [None])
+        admitted = await car.event("admitted")
+        assert (admitted["role"], admitted["slot"]) == ("ASSOCIATE", 1)
+        assert friend.receipt is not None
+        assert friend.receipt.admissions == 1
+        news = side.list(1, revoked=(side.share_id("friend"),))
+        owner.parcel = KeyParcel(lists={Issuer.OWNER: news})
+        await owner.ask(car, RkeAction.HORN_OFF)
+        await car.event("list_taken", issuer="OWNER", number=1)
+        with pytest.raises(AssertionError):
+            await friend.ask(car, RkeAction.LOCK)
+        await car.event("refused", code="KEY_REVOKED")
+        assert (await car.ask(keys=True))["count"] == 1
+
+
+async def test_the_key_menu_needs_the_owners_phone_on_the_pad(folder):
+    async with running(folder) as car:
+        owner = await paired(car)
+        await owner.ask(car, RkeAction.HORN_OFF)
+        friend, _ = await shared(car, owner)
+        await friend.ask(car)
+        shown = await car.ask(keys=True)
+        assert (shown["session"], shown["count"], shown["keys"]) == (None, 2, [])
+        known = car.process.vehicle.store.credential_by_x(friend.public_key.x)
+        wanted = {"revoke": known.credential_id}
+        refused = await car.ask(keys=wanted)
+        assert (refused["ok"], refused["code"]) == (False, "NOT_AUTHORISED")
+        assert (await car.ask(press="transfer"))["code"] == "NOT_AUTHORISED"
+        applet = AccessApplet(owner.credential, owner.entropy, store=owner)
+        where = car.events[0]["pad"]
+        host = AppletHost([applet])
+        pad = asyncio.create_task(serve(where, host, once=True, on_listening=lambda _port: None))
+        await car.event("tap", position="CONSOLE_PAD")
+        shown = await car.ask(keys=True)
+        assert [each["role"] for each in shown["keys"]] == ["OWNER", "ASSOCIATE"]
+        assert (await car.ask(keys=wanted))["count"] == 1
+        done = await car.ask(press="transfer")
+        assert (done["ok"], done["owner_epoch"], done["half_removed"]) == (True, 2, False)
+        assert (await car.ask(keys=True))["count"] == 0
+        pad.cancel()
+        await asyncio.gather(pad, return_exceptions=True)
+
+
+async def test_the_command_line_shows_the_keys_in_use(folder):
+    async with running(folder, ble="none"):
+        ran = await asyncio.to_thread(dkey, "vehicle", "keys", "--state", folder)
+        assert (ran.returncode, ran.stdout) == (0, "0 keys in use\n")
+        ran = await asyncio.to_thread(dkey, "vehicle", "keys", "--json", "--state", folder)
+        assert json.loads(ran.stdout) == {"ok": True, "session": None, "count": 0, "keys": []}
+        ran = await asyncio.to_thread(dkey, "vehicle", "keys", "--revoke", "x", "--state", folder)
+        assert (ran.returncode, "pad" in ran.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("keys", [5, {}, {"revoke": "a", "resume": "b"}, {"rename": "a"}])
+async def test_a_request_about_keys_that_makes_no_sense_is_refused(folder, keys):
+    async with running(folder, ble="none") as car:
+        answer = await car.ask(keys=keys)
+        assert (answer["ok"], answer["code"]) == (False, None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+import sys
 
 import httpx
 import pytest
@@ -111,3 +113,13 @@ def test_a_command_about_a_share_has_it_in_the_path_only():
 def test_every_route_names_a_field_of_its_command():
     for route in ROUTES:
         assert (route.item is not None) == ("{item}" in route.path)
+
+
+@pytest.mark.parametrize("module", ["service", "client"])
+def test_neither_the_service_nor_its_client_loads_a_web_framework(module):
+    code = (
+        f"import sys, dkey.authority.{module}\n"
+        "print({'fastapi', 'uvicorn', 'pydantic', 'starlette'} & {*sys.modules})"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "set()"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 
 from dkey.authority.accounts import Accounts, Purpose, UnknownError
 from dkey.authority.audit import RETENTION_S, Audit, Basis, GoneReason
 from dkey.authority.notifications import Channel, Notices, Reach, RecordingPort, Topic
+from dkey.authority.outage import Outage
 from dkey.authority.store_schema import EMPTY_LAYOUT
 from dkey.crypto.secret import Secret
 from dkey.errors import LocalFault, PolicyRefusal, RefusalCode, StoreError
@@ -145,6 +147,46 @@ def test_a_notice_that_a_pause_ends_goes_out_on_two_channels(file):
         (Channel.HEAD_UNIT, True),
         (Channel.SMS, True),
     ]
+
+
+def test_old_notices_go_up_to_one_that_a_dispute_holds(file, audit):
+    notices = Notices(file, RecordingPort())
+    with file.transaction():
+        for recipient in ("ann", "bob", "ann"):
+            notices.send(recipient, REACH, Topic.OTHER, "x", at_s=NOW)
+        number = audit.open_dispute(NOW, "a bill", person="bob")
+        notices.purge(NOW + 1)
+    assert [len(notices.of(each)) for each in ("ann", "bob")] == [2, 2]
+    with file.transaction():
+        audit.end_dispute(number, NOW)
+        notices.purge(NOW)
+    assert len(notices.of("bob")) == 2
+    with file.transaction():
+        notices.purge(NOW + 1)
+    assert notices.of("ann") == notices.of("bob") == []
+
+
+def test_a_store_opens_after_its_old_notices_went(file, path):
+    notices = Notices(file, RecordingPort())
+    with file.transaction():
+        notices.send("ann", REACH, Topic.OTHER, "x", at_s=NOW)
+        notices.send("ann", REACH, Topic.OTHER, "y", at_s=NOW + 10)
+        notices.purge(NOW + 1)
+    file.close()
+    with closing(DurableFile.open(path, EMPTY_LAYOUT)) as again:
+        assert [each.purpose for each in Notices(again, RecordingPort()).of("ann")] == ["y", "y"]
+
+
+def test_results_of_an_outage_go_up_to_a_command_that_waits(file):
+    outage = Outage(file)
+    with file.transaction():
+        file.put("vehicle", CAR, "vin", "KR", "DK1", bytes(65), bytes(32), 0, NOW)
+        for _ in range(2):
+            outage.wait(CAR, b"command", NOW)
+        first, _ = outage.queue()
+        outage.done(first, NOW, code=None, text="done")
+        outage.purge(NOW + 1)
+    assert [each.number for each in outage.queue()] == [2]
 
 
 def test_a_failed_notice_is_recorded_as_not_delivered(file):

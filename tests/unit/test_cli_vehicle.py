@@ -15,6 +15,9 @@ import pytest
 from test_cli_device import Device, in_field, leaks
 from test_cli_main import Ran, explained, run
 
+from dkey.testing import SeededEntropy
+from firmware_mock.garage import open_vehicle
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -405,3 +408,42 @@ def test_run_obeys_what_is_typed_until_quit(garage, nobody, typed):
 @pytest.mark.parametrize("link", ["bogus", "sim:"])
 def test_run_on_a_link_that_is_none_is_exit_3(garage, link):
     assert run("vehicle", "run", garage.car, "--handle", link).code == 3
+
+
+# ---- the authority's key -------------------------------------------------------------------------
+
+KEY = SeededEntropy("authority").ephemeral().public
+
+
+@pytest.mark.parametrize("form", ["hex", "json"])
+def test_a_vehicle_is_made_with_the_key_of_its_authority(tmp_path, form):
+    said = {"hex": KEY.point.hex() + "\n", "json": json.dumps({"public_key": KEY.point.hex()})}
+    file = tmp_path / "authority.pub"
+    file.write_text(said[form])
+    car, owner = tmp_path / "car", tmp_path / "owner.json"
+    made = run("vehicle", "init", car, "--owner", owner, "--authority-key", file)
+    assert made.code == 0
+    vehicle = open_vehicle(car)
+    assert vehicle.keys.book.admissions.authority_x == KEY.x
+    vehicle.close()
+
+
+@pytest.mark.parametrize("said", ["", "04", "{}", '{"public_key": 5}', "zz"])
+def test_a_file_without_an_authoritys_key_makes_no_vehicle(tmp_path, said):
+    file = tmp_path / "authority.pub"
+    file.write_text(said)
+    car, owner = tmp_path / "car", tmp_path / "owner.json"
+    ran = run("vehicle", "init", car, "--owner", owner, "--authority-key", file)
+    assert ran.code == 2
+    assert "public key" in ran.err
+    assert not car.exists()
+
+
+def test_a_vehicle_that_runs_without_its_token_says_so(tmp_path):
+    gone = tmp_path / "no.token"
+    ran = run(
+        *("vehicle", "run", "--state", tmp_path / "car"),
+        *("--authority", "http://127.0.0.1:9", "--authority-token", gone),
+    )
+    assert ran.code == 2
+    assert "token" in ran.err
