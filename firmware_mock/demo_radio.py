@@ -1,4 +1,4 @@
-"""The Bluetooth part of the story: pairing the owner, and near-range remote control."""
+"""The Bluetooth part of the story: pairing the owner, near-range remote control, sharing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dkey.lifecycle.features import Capabilities
 from dkey.link.message_link import MessageTap
 from dkey.pairing.owner import parse_code
 from dkey.testing import FakeClock
+from firmware_mock.demo_keys import tell_keys
 from firmware_mock.demo_step import DemoStep
 from firmware_mock.radio_stage import RadioStage
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from dkey.crypto.entropy import Entropy
     from dkey.link.base import FrameTap
 
-__all__ = ["tell_radio"]
+__all__ = ["RadioStory", "tell_radio"]
 
 _PHONE: Final = Capabilities(nfc=True, ble=True, uwb=False, os="linux 6")
 _EPOCH_S: Final = 1_767_225_600.0
@@ -36,7 +37,7 @@ _WORDS: Final = {
 }
 
 
-class _RadioStory:
+class RadioStory:
     """The cast, and how a step is judged."""
 
     def __init__(self, stage: RadioStage, clock: FakeClock) -> None:
@@ -45,11 +46,17 @@ class _RadioStory:
         self.clock = clock
         self.chapter = ""
 
+    def pause(self) -> None:
+        """Let the time pass that the vehicle wants between two remote commands."""
+        self.clock.advance(_REPEAT_S)
+
     async def ask(
-        self, step: str, phone: Agent, action: RkeAction, expect: RefusalCode | None = None
+        self, step: str, phone: Agent, action: RkeAction, expect: RefusalCode | str | None = None
     ) -> DemoStep:
-        """Let a phone ask for an action; None expects that it is done."""
-        wanted = _WORDS[action] if expect is None else f"refused {expect}"
+        """Let a phone ask for an action; None expects that it is done, a text some trouble."""
+        wanted = _WORDS[action] if expect is None else str(expect)
+        if isinstance(expect, RefusalCode):
+            wanted = f"refused {expect}"
         return await self._told(step, "Bluetooth", wanted, phone.command(action), _WORDS[action])
 
     async def pair(self, step: str, phone: Agent, code: str, wanted: str) -> DemoStep:
@@ -109,15 +116,18 @@ async def tell_radio(entropy: Entropy, *, tap: FrameTap | None = None) -> AsyncI
         tap=tap if isinstance(tap, MessageTap) else None,
     )
     async with stage:
-        story = _RadioStory(stage, clock)
+        story = RadioStory(stage, clock)
         owner = await stage.phone("owner")
         async for step in _pairing(story, owner):
             yield step
         async for step in _remote(story, owner):
             yield step
+        async for step in tell_keys(story, owner, entropy):
+            yield step
+        await owner.aclose()
 
 
-async def _pairing(story: _RadioStory, owner: Agent) -> AsyncIterator[DemoStep]:
+async def _pairing(story: RadioStory, owner: Agent) -> AsyncIterator[DemoStep]:
     """The owner's phone is paired by the code that the head unit shows."""
     story.chapter = "Pairing the owner's phone"
     code = RefusalCode.IGNITION_OFF
@@ -134,16 +144,16 @@ async def _pairing(story: _RadioStory, owner: Agent) -> AsyncIterator[DemoStep]:
     story.body.ignition_on = False
 
 
-async def _remote(story: _RadioStory, owner: Agent) -> AsyncIterator[DemoStep]:
+async def _remote(story: RadioStory, owner: Agent) -> AsyncIterator[DemoStep]:
     """Near-range remote control, and every reason against it."""
     story.chapter = "Near-range remote control"
     body, start = story.body, RkeAction.REMOTE_START
     yield await story.ask("owner unlocks from two steps away", owner, RkeAction.UNLOCK)
     yield await story.ask("locks at once", owner, RkeAction.LOCK, RefusalCode.TOO_SOON)
-    story.clock.advance(_REPEAT_S)
+    story.pause()
     yield await story.ask("starts, doors not locked", owner, start, RefusalCode.DOOR_NOT_LOCKED)
     yield await story.ask("locks, 30 s later", owner, RkeAction.LOCK)
-    story.clock.advance(_REPEAT_S)
+    story.pause()
     for step, signal, value, code in (
         ("starts, not in P", "gear_in_park", False, RefusalCode.GEAR_NOT_P),
         ("starts, the fob is near", "smartkey_near", True, RefusalCode.SMARTKEY_NEARBY),
@@ -159,12 +169,11 @@ async def _remote(story: _RadioStory, owner: Agent) -> AsyncIterator[DemoStep]:
     body.fob_lock(now_s=story.clock.now_s)
     cooldown = RefusalCode.SMARTKEY_LOCK_COOLDOWN
     yield await story.ask("starts, the fob just locked", owner, start, cooldown)
-    story.clock.advance(_REPEAT_S)
+    story.pause()
     yield await story.ask("starts the engine", owner, start)
-    story.clock.advance(_REPEAT_S)
+    story.pause()
     yield await story.ask("stops it", owner, RkeAction.REMOTE_STOP)
-    story.clock.advance(_REPEAT_S)
+    story.pause()
     yield await story.ask("sounds the horn", owner, RkeAction.HORN_ON)
     yield await story.ask("silences it", owner, RkeAction.HORN_OFF)
-    story.clock.advance(_REPEAT_S)
-    await owner.aclose()
+    story.pause()

@@ -48,6 +48,7 @@ class RadioStage:
         vehicle: The vehicle, new and locked.
         owners: Its head unit's owner pairing.
         desk: Its Bluetooth sessions.
+        stores: The phones' key stores, by name.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class RadioStage:
         self._cleanup = contextlib.AsyncExitStack()
         self._folder = Path(self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="dk")))
         self._entropy = entropy
+        self._wall_clock = wall_clock
         self._tap = tap
+        self.stores: dict[str, AgentStore] = {}
         self.air = Air()
         self._cleanup.callback(self.air.close)
         self.vehicle = create_vehicle(
@@ -89,8 +92,11 @@ class RadioStage:
 
     async def phone(self, name: str) -> Agent:
         """Return a phone's agent with a radio and a key store of its own."""
-        store = AgentStore.open(self._folder / name, entropy=self._entropy, create=True)
+        store = AgentStore.open(
+            self._folder / name, entropy=self._entropy, create=True, clock=self._wall_clock
+        )
         self._cleanup.callback(store.close)
+        self.stores[name] = store
         device = self.air.device(name)
         await device.power_on()
         central = open_central("sim:", device=device, tap=self._tap)

@@ -322,6 +322,11 @@ class Agent:
                 fast=event.fast,
             )
 
+    async def leave(self) -> None:
+        """Leave the vehicle; the next command connects anew. May be called twice."""
+        async with self._turn:
+            await self._drop()
+
     async def aclose(self) -> None:
         """Leave the vehicle and let the radio go. May be called twice."""
         await self._drop()

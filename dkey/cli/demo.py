@@ -81,6 +81,6 @@ def _print(step: Any) -> None:
     if not step.as_expected:
         colour, outcome = "red", f"{outcome} (expected: {step.expect})"
     text = click.style(outcome, fg=colour)
-    click.echo(f"  {mark} {step.step:<42}{step.medium:<11}{text}")
+    click.echo(f"  {mark} {step.step:<43}{step.medium:<15}{text}")
     if step.detail:
         click.secho(f"      {step.detail}", dim=True)
