@@ -21,6 +21,7 @@ __all__ = [
     "Accept",
     "Activate",
     "AddCard",
+    "Approve",
     "Booking",
     "ChangeOwner",
     "Cleared",
@@ -225,6 +226,13 @@ class Accept(Command):
 
     share_id: bytes
     key_x: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approve(Command):
+    """The owner agrees to a provider's key that a sharee ordered, where that is needed (C21)."""
+
+    share_id: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
