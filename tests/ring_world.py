@@ -12,6 +12,7 @@ from dkey.lifecycle.admission import Admissions
 from dkey.lifecycle.claims import Issuer, KeyClaims, holder_ref, key_ref
 from dkey.lifecycle.flags import Flags
 from dkey.lifecycle.ring import Ring, apply
+from dkey.lifecycle.ring_draft import Draft
 from dkey.lifecycle.roles import CardProvenance, Permission, Role
 
 T0 = 1_700_000_000
@@ -56,6 +57,7 @@ class World:
         self.car = Admissions(vehicle=VEHICLE_ID, flags=self.flags, authority_x=AUTHORITY_X)
         self.corporate = corporate
         self.effects = ()
+        self.draft_type = Draft
         if found:
             self.found()
 
@@ -67,7 +69,9 @@ class World:
         self.car = self.car.enrol_owner(key_x)
 
     def do(self, command: c.Command) -> tuple:
-        self.ring, self.effects = apply(self.ring, command, at_s=self.now)
+        self.ring, self.effects = apply(
+            self.ring, command, at_s=self.now, draft_type=self.draft_type
+        )
         return self.effects
 
     def pass_days(self, days: float) -> tuple:

@@ -166,11 +166,11 @@ class Admissions:
         if not same:
             self._check_epoch(chain)
         issuer = self._issuer(chain)
+        now_s = max(now_s, chain[0].issued_s)
         self._check_gone(chain)
         self._check_window(chain, now_s)
         self._check_lists(chain, issuer)
         self._check_suspended(chain, issuer)
-        now_s = max(now_s, chain[0].issued_s)
         if same:
             return self if now_s <= self.time_s else replace(self, time_s=now_s)
         self._check_binding(known, claims, x)
@@ -313,6 +313,11 @@ class Admissions:
             return self if time_s == self.time_s else replace(self, time_s=time_s)
         self._check_newer(former, taken)
         gone = self._gone_with(taken)
+        stays = self._still_admitted(gone)
+        # Their keys are remembered too, so that the answer to them is "revoked", not "unknown".
+        for each in self.admitted:
+            if each not in stays:
+                gone |= {each.claims.share_id, key_ref(each.x)}
         return replace(
             self,
             taken=tuple(
@@ -322,7 +327,7 @@ class Admissions:
                 )
             ),
             gone=gone,
-            admitted=self._still_admitted(gone),
+            admitted=stays,
             cards=self.cards - gone,
             immobilised=(
                 claims.immobilised if claims.issuer is Issuer.AUTHORITY else self.immobilised

@@ -154,10 +154,15 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found(Command):
-    """The first owner pairs; the actor is the owner's account, or AUTHORITY for a corporation."""
+    """The first owner pairs; the actor is the owner's account, or AUTHORITY for a corporation.
+
+    Attributes:
+        epoch: Owner epoch that the vehicle stated at pairing; None where it was not asked.
+    """
 
     owner: Party
     key_x: bytes | None = None
+    epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,7 @@ class Flags:
             a decision of the authority (C4: the general rule K92, and safer). Ends always cascade.
         card_follows_phone: Which trouble with the phone binds the holder's cards (C5).
         pause_affects_cards: A pause suspends cards too (C11: literal, S85).
+        touch_only: The vehicle offers touch functions only (S16).
         touch_profile_sharing: A touch-only vehicle shares keys (C14).
         owner_approval_required: A provider's key that a sharee ordered waits for the owner (C21).
         friends_survive_owner_change: Shares outlive a change of owner or of the owner's key (S127:
@@ -57,6 +58,7 @@ class Flags:
     cascade_automatic: bool = True
     card_follows_phone: CardFollowsPhone = CardFollowsPhone.ADMIN_ONLY
     pause_affects_cards: bool = True
+    touch_only: bool = False
     touch_profile_sharing: bool = True
     owner_approval_required: bool = False
     friends_survive_owner_change: bool = False

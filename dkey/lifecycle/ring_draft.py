@@ -47,6 +47,7 @@ class Draft:
         self.owner = ring.owner
         self.owner_key_x = ring.owner_key_x
         self.owner_holds = ring.owner_holds
+        self.account_holds = ring.account_holds
         self.may_pause = ring.may_pause
         self.shares = list(ring.shares)
         self.cards = list(ring.cards)
@@ -76,6 +77,7 @@ class Draft:
             owner=self.owner,
             owner_key_x=self.owner_key_x,
             owner_holds=self.owner_holds,
+            account_holds=self.account_holds,
             may_pause=self.may_pause,
             shares=tuple(self.shares),
             cards=tuple(self.cards),
@@ -179,15 +181,7 @@ class Draft:
         if share.state is ShareState.ENDED:
             return
         below = self.beneath(share)
-        self.put(
-            replace(
-                share,
-                state=ShareState.ENDED,
-                ended=reason,
-                ended_s=self.now_s,
-                holds=frozenset(),
-            )
-        )
+        self.put(share.ended_as(reason, self.now_s))
         if reason is not Ended.EXPIRED:
             self.withdraw(share.share_id, share.not_after_s)
         elif share.holds:
@@ -208,6 +202,21 @@ class Draft:
             KeyEnded(item=card.card, account=self.owner_account, role=Role.CARD, reason=reason)
         )
 
+    def end_everything(self) -> None:
+        """End every share and card at once, and drop them; the list still names them."""
+        reason, account = Ended.REVOKED, self.owner_account
+        fallen = [(each.share_id, each.not_after_s, each.account, each.role) for each in self.live]
+        fallen += [(each.card, 0, account, Role.CARD) for each in self.cards if each.ended is None]
+        self.withdrawn += tuple(
+            Withdrawn(item=item, until_s=until_s) for item, until_s, _, _ in fallen
+        )
+        self.effects += [
+            KeyEnded(item=item, account=whose, role=role, reason=reason)
+            for item, _, whose, role in fallen
+        ]
+        self.shares, self.cards = [], []
+        self._listed = True
+
     def hold_owner(self, held: Held) -> None:
         """Suspend the owner."""
         if held not in self.owner_holds and self.owner is not None:
@@ -216,16 +225,20 @@ class Draft:
 
     def hold_shares(self, shares: Iterable[Share], held: Held) -> None:
         """Suspend shares."""
-        for share in shares:
-            if held not in share.holds and share.state is not ShareState.ENDED:
-                self.put(replace(share, holds=share.holds | {held}))
+        wanted = {each.share_id for each in shares}
+        one = frozenset((held,))
+        for at, share in enumerate(self.shares):
+            fits = share.share_id in wanted and share.ended is None
+            if fits and not one <= share.holds:
+                self.shares[at] = share.held_by(share.holds | one)
                 self._held(share.share_id, share.account, held)
 
     def hold_cards(self, cards: Iterable[CardKey], held: Held) -> None:
         """Suspend cards."""
+        one = frozenset((held,))
         for card in cards:
-            if held not in card.holds and card.ended is None:
-                self.put_card(replace(card, holds=card.holds | {held}))
+            if card.ended is None and not one <= card.holds:
+                self.put_card(replace(card, holds=card.holds | one))
                 self._held(card.card, self.owner_account, held)
 
     def _held(self, item: bytes, account: str, held: Held) -> None:
@@ -240,9 +253,11 @@ class Draft:
             self.owner_holds -= gone
             self._lifted(self.owner_item or b"", self.owner_account, gone, self.owner_holds)
         for share in list(self.shares):
+            if not share.holds:
+                continue
             gone = frozenset(each for each in share.holds if wanted(each))
             if gone:
-                self.put(replace(share, holds=share.holds - gone))
+                self.put(share.held_by(share.holds - gone))
                 self._lifted(share.share_id, share.account, gone, share.holds - gone)
         for card in list(self.cards):
             gone = frozenset(each for each in card.holds if wanted(each))

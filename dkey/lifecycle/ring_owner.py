@@ -71,7 +71,14 @@ def found(draft: Draft, command: Found) -> None:
             "the vehicle is linked to an account",
             hint="factory-reset it in the vehicle first",
         )
+    if command.epoch is not None and command.epoch < draft.epoch:
+        raise PolicyRefusal(RefusalCode.REPLAY, "that epoch of the vehicle is over")
     _erase(draft)
+    if command.epoch is not None and command.epoch > draft.epoch:
+        # Resets that were never reported: what the vehicle said at pairing counts.
+        draft.withdrawn = ()
+        _next_epoch(draft)
+        draft.epoch = command.epoch
     draft.removal = None
     draft.owner, draft.owner_key_x = party, command.key_x
     draft.effects.append(Linked(owner=party, epoch=draft.epoch))
@@ -103,7 +110,9 @@ def change_owner(draft: Draft, command: ChangeOwner) -> None:
     if not same:
         for card in draft.cards:
             draft.end_card(card, Ended.REVOKED)
-        draft.lift(lambda held: held.kind is HoldKind.ACCOUNT and held.on == former.account)
+        former_holds = frozenset(h for h in draft.account_holds if h.on == former.account)
+        draft.account_holds -= former_holds
+        draft.lift(lambda held: held in former_holds)
         draft.due = tuple(each for each in draft.due if each.account != former.account)
         draft.vetoes, draft.veto_all, draft.may_pause = frozenset(), False, False
     lost = draft.owner_item.hex() if draft.owner_item is not None else ""
@@ -142,17 +151,15 @@ def _end_owner_key(draft: Draft, reason: Ended) -> None:
 
 def _everything_falls(draft: Draft) -> None:
     """End every key and card, and forget the owner (S51, S53, S54, S55)."""
-    for share in draft.live:
-        draft.end(draft.invited(share.share_id), Ended.REVOKED)
-    for card in draft.cards:
-        draft.end_card(card, Ended.REVOKED)
+    draft.end_everything()
     _end_owner_key(draft, Ended.REVOKED)
     _erase(draft)
 
 
 def _erase(draft: Draft) -> None:
     """Forget every name; only what must stay refused is remembered, by number."""
-    draft.owner, draft.owner_key_x, draft.owner_holds = None, None, frozenset()
+    draft.owner, draft.owner_key_x = None, None
+    draft.owner_holds = draft.account_holds = frozenset()
     draft.may_pause = draft.veto_all = False
     draft.shares, draft.cards = [], []
     draft.vetoes = draft.closed = frozenset()
@@ -224,7 +231,9 @@ def cleared(draft: Draft, command: Cleared) -> None:
     if who is Who.VEHICLE and command.side is not Side.VEHICLE:
         raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "the vehicle clears its own side only")
     if command.side is Side.VEHICLE:
-        _clear_vehicle(draft)
+        known = draft.removal is not None and Side.VEHICLE in draft.removal
+        if draft.owner is not None or not known:
+            _clear_vehicle(draft)
     elif draft.owner is not None:
         end_owner_now(draft)
     elif draft.removal is not None:
@@ -241,8 +250,6 @@ def _clear_vehicle(draft: Draft) -> None:
     if draft.owner is not None:
         _everything_falls(draft)
         draft.removal = frozenset()
-    elif draft.removal is not None and Side.VEHICLE in draft.removal:
-        return
     draft.withdrawn = ()
     _next_epoch(draft)
     if draft.removal is not None:

@@ -146,6 +146,7 @@ def _same_hold(one: Due, other: Due) -> bool:
 def suspend_account(draft: Draft, account: str, cause: HoldCause) -> None:
     """Suspend an account's keys, its cards, and downwards what stands on it (S22, S51, S90)."""
     held = Held(kind=HoldKind.ACCOUNT, who="@authority", on=account, cause=cause)
+    draft.account_holds |= {held}
     cascades = draft.flags.cascade_automatic and cause not in PHONE_CAUSES
     if account == draft.owner_account:
         draft.hold_owner(held)
@@ -170,13 +171,13 @@ def release(draft: Draft, command: Release) -> None:
         if each.kind is not DueKind.HOLD
         or (each.account, each.cause) != (command.account, command.cause)
     )
-    draft.lift(
-        lambda held: (
-            held.kind is HoldKind.ACCOUNT
-            and held.on == command.account
-            and held.cause is command.cause
-        )
+    gone = frozenset(
+        held
+        for held in draft.account_holds
+        if (held.on, held.cause) == (command.account, command.cause)
     )
+    draft.account_holds -= gone
+    draft.lift(lambda held: held in gone)
 
 
 def close_account(draft: Draft, command: CloseAccount) -> None:

@@ -30,6 +30,8 @@ __all__ = ["accept", "activate", "approve", "decline", "invite", "take_key"]
 def invite(draft: Draft, command: Invite) -> None:
     """Offer a key; it takes its place at once (S10, C1)."""
     who = authorise(draft, command, command.role)
+    if draft.flags.touch_only and not draft.flags.touch_profile_sharing:
+        raise PolicyRefusal(RefusalCode.FEATURE_NOT_SUPPORTED, "this vehicle shares no keys")
     if command.share_id in draft.spent:
         raise PolicyRefusal(RefusalCode.REPLAY, "this share id was used before")
     _check_account(draft, command.account)
@@ -59,10 +61,13 @@ def invite(draft: Draft, command: Invite) -> None:
         grantor=draft.owner_account if who is Who.REPRESENTATIVE else command.actor,
         granted_s=draft.now_s,
         booking=command.booking,
+        holds=frozenset(each for each in draft.account_holds if each.on == command.account),
         approved=not (ordered and draft.flags.owner_approval_required),
     )
     draft.shares.append(share)
     draft.spent |= {share.share_id}
+    if share.holds:
+        draft.listed()
     if command.booking is not None:
         _notify_owner(draft, share, command.booking, command.actor)
     draft.effects.append(

@@ -118,6 +118,37 @@ class Share:
     booking: Booking | None = None
     holds: frozenset[Held] = frozenset()
 
+    def held_by(self, holds: frozenset[Held]) -> Share:
+        """Return the share with these causes; made by hand, for it is the hot path of a cascade."""
+        return self._next(self.state, self.ended, self.ended_s, holds)
+
+    def ended_as(self, reason: Ended, at_s: int) -> Share:
+        """Return the share ended for good."""
+        return self._next(ShareState.ENDED, reason, at_s, frozenset())
+
+    def _next(
+        self, state: ShareState, ended: Ended | None, ended_s: int, holds: frozenset[Held]
+    ) -> Share:
+        return Share(
+            share_id=self.share_id,
+            account=self.account,
+            role=self.role,
+            permission=self.permission,
+            not_before_s=self.not_before_s,
+            not_after_s=self.not_after_s,
+            slot=self.slot,
+            grantor=self.grantor,
+            granted_s=self.granted_s,
+            state=state,
+            ended=ended,
+            ended_s=ended_s,
+            key_x=self.key_x,
+            confirmed=self.confirmed,
+            approved=self.approved,
+            booking=self.booking,
+            holds=holds,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardKey:

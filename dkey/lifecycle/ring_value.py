@@ -55,6 +55,7 @@ class Ring:
         owner: None while nobody is linked.
         owner_key_x: x-coordinate of the owner's key; None for a back-end-only owner (C31).
         owner_holds: Every cause that suspends the owner.
+        account_holds: Every suspension of an account that lasts; it takes new keys too (S89).
         may_pause: The owner delegated the pause right (S86).
         shares: Shares that live, or ended in the last six months; by time of their invitation.
         cards: Cards of this owner, ended ones included.
@@ -80,6 +81,7 @@ class Ring:
     owner: Party | None = None
     owner_key_x: bytes | None = None
     owner_holds: frozenset[Held] = frozenset()
+    account_holds: frozenset[Held] = frozenset()
     may_pause: bool = False
     shares: tuple[Share, ...] = ()
     cards: tuple[CardKey, ...] = ()

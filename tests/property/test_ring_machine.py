@@ -1,9 +1,14 @@
 """Any sequence of commands: the ring keeps its promises, and the vehicle that follows it too."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from dkey.codec import cbor
 from dkey.errors import PolicyRefusal, RefusalCode, WireError
@@ -13,7 +18,9 @@ from dkey.lifecycle.command_codec import COMMANDS, decode, encode
 from dkey.lifecycle.flags import CardFollowsPhone, CascadeScope, Flags
 from dkey.lifecycle.policy import MAX_SHARES
 from dkey.lifecycle.ring import Ring, apply
-from dkey.lifecycle.ring_state import ShareState
+from dkey.lifecycle.ring_draft import Draft
+from dkey.lifecycle.ring_effects import KeyEnded
+from dkey.lifecycle.ring_state import Ended, ShareState
 from dkey.lifecycle.roles import CardProvenance, Permission, Role
 from ring_world import (
     AUTHORITY_X,
@@ -129,10 +136,14 @@ def test_a_ring_round_trips_after_any_commands(flags, commands):
 class RingMachine(RuleBasedStateMachine):
     """A ring under commands of anybody, with a vehicle that takes each list at once."""
 
+    draft_type = Draft
+
     def __init__(self) -> None:
         super().__init__()
         self.world = World(corporate=True, remote_handover=True)
+        self.world.draft_type = self.draft_type
         self.ended: dict[bytes, object] = {}
+        self.fallen: set[bytes] = set()
         self.number = (0, 0)
 
     def apply(self, command) -> None:
@@ -143,6 +154,11 @@ class RingMachine(RuleBasedStateMachine):
         except PolicyRefusal:
             assert world.ring is before
             return
+        self.fallen |= {
+            each.item
+            for each in world.effects
+            if isinstance(each, KeyEnded) and each.role is not Role.OWNER
+        }
         if world.ring.epoch != before.epoch:
             world.car = world.car.factory_reset()
             if world.ring.owner_key_x is not None:
@@ -173,6 +189,16 @@ class RingMachine(RuleBasedStateMachine):
         )
         self.apply(c.Accept(actor=mail(name), share_id=item, key_x=x_of(name)))
         self.apply(c.Activate(actor=c.VEHICLE, share_id=item))
+
+    @rule(
+        name=st.sampled_from(NAMES),
+        second=st.booleans(),
+        kind=st.sampled_from((c.Revoke, c.Suspend, c.Resume)),
+    )
+    def the_owner_withdraws_or_resumes(self, name, second, kind) -> None:
+        owner = self.world.ring.owner
+        actor = owner.account if owner else OWNER
+        self.apply(kind(actor=actor, item=share_id(name + "2" * second)))
 
     @rule(days=st.integers(-20, 40))
     def the_clock_steps(self, days) -> None:
@@ -211,6 +237,10 @@ class RingMachine(RuleBasedStateMachine):
                 assert share.share_id not in self.ended
 
     @invariant()
+    def what_was_reported_as_ended_is_never_usable_again(self) -> None:
+        assert all(self.world.usable(each) is not None for each in self.fallen)
+
+    @invariant()
     def nobody_holds_a_key_without_an_owner(self) -> None:
         ring = self.world.ring
         if ring.owner is None:
@@ -238,3 +268,59 @@ class RingMachine(RuleBasedStateMachine):
 
 RingMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
 TestRing = RingMachine.TestCase
+
+
+class FourPlaces(Draft):
+    places = 4
+
+
+class Resurrects(Draft):
+    def end(self, share, reason):
+        super().end(share, reason)
+        if reason is not Ended.EXPIRED:
+            self.put(share)
+
+
+class ListStays(Draft):
+    def done(self):
+        self.unlisted()
+        return super().done()
+
+
+@pytest.mark.parametrize("broken", [FourPlaces, Resurrects, ListStays])
+def test_the_machine_catches_a_broken_ring(broken):
+    machine = type("BrokenMachine", (RingMachine,), {"draft_type": broken})
+    quiet = settings(
+        max_examples=400,
+        stateful_step_count=30,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        report_multiple_bugs=False,
+        phases=[Phase.generate],
+    )
+    with pytest.raises((AssertionError, PolicyRefusal)):
+        run_state_machine_as_test(machine, settings=quiet)
+
+
+@given(st.data())
+def test_damaged_snapshots_are_wire_errors_and_nothing_else(data):
+    world = World()
+    world.share("anna")
+    world.do(c.Suspend(actor=OWNER, item=share_id("anna")))
+    value = world.ring.to_value()
+    at = value[1]
+    while True:
+        index = data.draw(st.integers(0, len(at) - 1))
+        if isinstance(at[index], list) and at[index] and data.draw(st.booleans()):
+            at = at[index]
+            continue
+        at[index] = data.draw(
+            st.none() | st.booleans() | st.integers() | st.binary() | st.text() | st.just([[]])
+        )
+        break
+    try:
+        ring = Ring.from_value(value)
+    except WireError:
+        return
+    assert ring.to_value() == value

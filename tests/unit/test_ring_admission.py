@@ -160,7 +160,7 @@ def test_a_child_that_no_list_names_falls_with_its_parent_all_the_same():
     world.do(c.Revoke(actor=OWNER, item=share_id("user")))
     claims = world.list()
     world.car = world.car.take_list(dataclasses.replace(claims, revoked=(share_id("user"),)))
-    assert world.verdict(x_of("anna")) is R.KEY_UNKNOWN
+    assert world.verdict(x_of("anna")) is R.KEY_REVOKED
 
 
 @pytest.mark.parametrize(
@@ -307,3 +307,28 @@ def test_trusted_time_loses_no_fraction_however_often_it_is_read():
         time = time.advanced(0.0, step * 0.3)
     assert time.floor_s == 1030
     assert TrustedTime.from_value(time.to_value()) == time
+
+
+def test_a_signed_time_lets_a_vehicle_whose_clock_is_behind_keep_up():
+    world = World()
+    world.share("anna", not_after_s=T0 + DAY)
+    world.admit(world.claims("anna"))
+    world.pass_days(2)
+    world.share("bob")
+    claims = world.claims("bob")
+    world.now = T0
+    world.admit(claims)
+    assert world.verdict(x_of("bob")) is None
+    assert world.car.time_s == T0 + 2 * DAY
+
+
+def test_a_friend_who_is_invited_again_with_the_same_phone_opens_again():
+    world = shared("anna")
+    world.admit(world.claims("anna"))
+    world.do(c.Revoke(actor=OWNER, item=share_id("anna")))
+    world.deliver(Issuer.OWNER)
+    item = world.invite("again", account=mail("anna"))
+    world.do(c.Accept(actor=mail("anna"), share_id=item, key_x=x_of("anna")))
+    world.admit(world.claims("again", public_key=b"\4" + x_of("anna") + bytes(32)))
+    assert world.verdict(x_of("anna")) is None
+    assert world.verdict(share_id("anna")) is R.KEY_REVOKED

@@ -398,3 +398,61 @@ def test_a_loss_is_released_by_the_owner_or_the_authority_and_not_by_the_finder(
     world.do(c.ReportLost(actor=OWNER, item=world.owner_item))
     with refused(R.NOT_AUTHORISED):
         world.do(c.ReleaseLost(actor=OWNER, item=world.owner_item))
+
+
+def test_a_suspended_account_is_not_freed_by_a_new_share():
+    world = shared()
+    hold = {"actor": c.AUTHORITY, "account": mail("anna"), "cause": c.HoldCause.CLONING}
+    world.do(c.Hold(**hold))
+    world.do(c.Revoke(actor=OWNER, item=share_id("anna")))
+    item = world.invite("again", account=mail("anna"))
+    with refused(R.KEY_SUSPENDED):
+        world.do(c.Accept(actor=mail("anna"), share_id=item, key_x=x_of("anna")))
+    world.do(c.Release(**hold))
+    world.do(c.Accept(actor=mail("anna"), share_id=item, key_x=x_of("anna")))
+
+
+def test_a_touch_only_vehicle_shares_unless_the_flag_says_otherwise():
+    World(touch_only=True).invite("anna")
+    with refused(R.FEATURE_NOT_SUPPORTED):
+        World(touch_only=True, touch_profile_sharing=False).invite("anna")
+
+
+def test_every_factory_reset_raises_the_epoch_and_a_repeated_report_does_not():
+    world = World()
+    world.do(c.Unpair(actor=OWNER))
+    world.do(c.FactoryReset(actor=c.VEHICLE))
+    world.do(c.FactoryReset(actor=c.VEHICLE))
+    assert world.ring.epoch == 2
+    world = World()
+    world.do(c.FactoryReset(actor=c.VEHICLE))
+    world.do(c.Cleared(actor=c.VEHICLE, side=c.Side.VEHICLE))
+    assert world.ring.epoch == 1
+
+
+def test_pairing_takes_the_vehicles_epoch_and_never_an_older_one():
+    world = World(found=False)
+    world.do(c.FactoryReset(actor=c.VEHICLE))
+    party = c.Party(account=OWNER)
+    with refused(R.REPLAY):
+        world.do(c.Found(actor=OWNER, owner=party, key_x=x_of("o"), epoch=0))
+    world.do(c.Found(actor=OWNER, owner=party, key_x=x_of("o"), epoch=4))
+    assert (world.ring.epoch, world.ring.list_number) == (4, 0)
+
+
+def test_a_closed_sharee_account_gets_no_new_key():
+    world = shared()
+    world.do(c.CloseAccount(actor=mail("anna"), account=mail("anna")))
+    assert world.usable(share_id("anna")) is R.KEY_REVOKED
+    with refused(R.NOT_AUTHORISED):
+        world.invite("again", account=mail("anna"))
+
+
+def test_what_time_did_is_lost_with_a_refusal_and_comes_again():
+    world = World()
+    item = world.share("anna", not_after_s=T0 + DAY)
+    world.now += 2 * DAY
+    with refused(R.NOT_AUTHORISED):
+        world.do(c.Pause(actor=mail("anna"), days=1))
+    ended = [each.item for each in world.do(c.Tick(actor=c.VEHICLE))]
+    assert ended == [item]
