@@ -28,6 +28,7 @@ __all__ = [
     "MAX_FAST_CANDIDATES",
     "MAX_HOLDERS",
     "MAX_SHARES",
+    "MAX_WITHDRAWN",
     "MOBIKEY_SLEEP_H",
     "MONTH_DAYS",
     "PAD_GRACE_S",
@@ -63,6 +64,8 @@ YEAR_DAYS: Final = 365
 # Holders and shares.
 MAX_SHARES: Final = 3
 """Concurrent sharees of one vehicle, over all sharers (K716; S10, C1)."""
+MAX_WITHDRAWN: Final = 256
+"""References in one withdrawal list, so that two lists and a chain fit into a mailbox (ours)."""
 MAX_HOLDERS: Final = 1 + MAX_SHARES
 """Holders whose devices may be tried: the owner and the sharees (security 5, case 34)."""
 MAX_CHAIN: Final = 2
