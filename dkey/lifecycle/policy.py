@@ -38,6 +38,8 @@ __all__ = [
     "PAUSE_PER_YEAR",
     "PROVIDER_GRACE_MIN",
     "RELAY_BODY_BYTES",
+    "RELAY_CREATES_BURST",
+    "RELAY_CREATES_PER_H",
     "RELAY_MAILBOXES",
     "RELAY_REQUESTS_BURST",
     "RELAY_REQUESTS_PER_S",
@@ -146,6 +148,10 @@ INVITATION_TTL_H: Final = 48
 """Longest time that a relay keeps an invitation (secure-credential-transfer draft, sample)."""
 RELAY_BODY_BYTES: Final = 65_536
 """Largest request that a relay reads (ours)."""
+RELAY_CREATES_BURST: Final = 60
+"""Mailboxes that one client may make at once (ours)."""
+RELAY_CREATES_PER_H: Final = 60
+"""Mailboxes that one client may make in an hour: no few of them fill the relay (ours)."""
 RELAY_MAILBOXES: Final = 100_000
 """Mailboxes that a relay keeps at a time (ours)."""
 RELAY_REQUESTS_BURST: Final = 60
