@@ -43,6 +43,7 @@ class Draft:
         self.flags = ring.flags
         self.vehicle = ring.vehicle
         self.epoch = ring.epoch
+        self.told_epoch = ring.told_epoch
         self.now_s = max(at_s, ring.clock_s)
         self.owner = ring.owner
         self.owner_key_x = ring.owner_key_x
@@ -73,6 +74,7 @@ class Draft:
             vehicle=self.vehicle,
             flags=self.flags,
             epoch=self.epoch,
+            told_epoch=self.told_epoch,
             clock_s=self.now_s,
             owner=self.owner,
             owner_key_x=self.owner_key_x,

@@ -51,6 +51,7 @@ class Ring:
         vehicle: Vehicle identifier, 16 bytes.
         flags: The choices of this deployment.
         epoch: Owner epoch: raised by a change of owner and by a factory reset.
+        told_epoch: Owner epoch that the vehicle itself stated last.
         clock_s: Latest time seen; time never goes back here.
         owner: None while nobody is linked.
         owner_key_x: x-coordinate of the owner's key; None for a back-end-only owner (C31).
@@ -77,6 +78,7 @@ class Ring:
     vehicle: bytes
     flags: Flags = field(default_factory=Flags)
     epoch: int = 0
+    told_epoch: int = 0
     clock_s: int = 0
     owner: Party | None = None
     owner_key_x: bytes | None = None

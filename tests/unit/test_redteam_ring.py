@@ -254,16 +254,30 @@ def test_the_owner_replaces_a_key_that_the_owner_suspended() -> None:
 # --- resets ------------------------------------------------------------------------------------
 
 
-def test_a_reset_that_is_reported_twice_is_one_reset() -> None:
+def reset(kind: str, epoch: int) -> c.Command:
+    if kind == "reset":
+        return c.FactoryReset(actor=c.VEHICLE, epoch=epoch)
+    return c.Cleared(actor=c.VEHICLE, side=c.Side.VEHICLE, epoch=epoch)
+
+
+@pytest.mark.parametrize("kind", ["reset", "cleared"])
+def test_an_erasure_that_is_reported_twice_or_late_is_one(kind) -> None:
     world = World()
-    world.do(c.FactoryReset(actor=c.VEHICLE, epoch=1))
-    world.do(c.FactoryReset(actor=c.VEHICLE, epoch=1))
+    world.do(reset(kind, 1))
+    world.do(reset(kind, 1))
     assert world.ring.epoch == 1
     world.do(c.Found(actor=OWNER, owner=party(OWNER), key_x=OWNER_X, epoch=1))
+    world.do(reset(kind, 1))
+    assert world.ring.owner is not None
+    world.do(reset(kind, 2))
+    assert world.ring.owner is None
 
 
-def test_resets_that_were_never_reported_count_with_the_next_one() -> None:
+@pytest.mark.parametrize("kind", ["reset", "cleared"])
+def test_erasures_that_were_never_reported_count_with_the_next_one(kind) -> None:
     world = World()
     world.share("anna")
-    world.do(c.FactoryReset(actor=c.VEHICLE, epoch=4))
+    world.do(reset(kind, 4))
     assert (world.ring.epoch, world.ring.owner) == (4, None)
+    world.do(reset(kind, 6))
+    assert world.ring.epoch == 6
