@@ -180,7 +180,7 @@ def open_central(
     raise _malformed(text, "ble:", "ble-sim:")
 
 
-async def open_uci(text: str, *, tap: FrameTap | MessageTap | None = None) -> UciLink:
+async def open_uci(text: str) -> UciLink:
     """Open the UWB subsystem that ``uci:PATH`` or ``uci-tcp:HOST:PORT`` names.
 
     Raises:
@@ -191,11 +191,11 @@ async def open_uci(text: str, *, tap: FrameTap | MessageTap | None = None) -> Uc
         from dkey.link.uci_tcp import open_uci_tcp  # noqa: PLC0415 - only this link needs it
 
         host, port = _host_port(text, rest, lowest=1)
-        return await open_uci_tcp(host, port, tap=tap)
+        return await open_uci_tcp(host, port)
     if scheme == "uci" and rest.startswith("/"):
         from dkey.link.uci_serial import open_uci_serial  # noqa: PLC0415 - needs pyserial
 
-        return await open_uci_serial(rest, tap=tap)
+        return await open_uci_serial(rest)
     raise _malformed(text, "uci:", "uci-tcp:")
 
 

@@ -17,9 +17,6 @@ from dkey.link.message_link import FRAGMENT_S, MessageLink
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dkey.link.base import FrameTap
-    from dkey.link.message_link import MessageTap
-
 __all__ = ["UciLink"]
 
 _CLOSE_S: Final = 1.0
@@ -29,7 +26,8 @@ class UciLink(MessageLink):
     """Whole UCI packets in order, or LinkError; implements :class:`~dkey.link.base.Link`.
 
     A packet is 4 to 4096 bytes, header included. What is no packet ends the link with reason
-    PROTOCOL: there is no way to find the next header in a stream that lost its place.
+    PROTOCOL: there is no way to find the next header in a stream that lost its place. It takes no
+    tap: packets to the subsystem hold ranging keys in clear.
     """
 
     def __init__(
@@ -38,7 +36,6 @@ class UciLink(MessageLink):
         writer: asyncio.StreamWriter,
         *,
         release: Callable[[], None] | None = None,
-        tap: FrameTap | MessageTap | None = None,
         idle_s: float = 60.0,
     ) -> None:
         """Make a link on an open stream.
@@ -47,10 +44,9 @@ class UciLink(MessageLink):
             reader: From the subsystem.
             writer: To the subsystem.
             release: Called once when the link ends, to let go of what the streams do not hold.
-            tap: Told of each packet if it has a method ``message``.
             idle_s: Deadline of one ``recv``, seconds.
         """
-        super().__init__(is_reader=True, tap=tap, idle_s=idle_s)
+        super().__init__(is_reader=True, idle_s=idle_s)
         self.caps = frozenset({Cap.UCI})
         self._reader = reader
         self._writer = writer

@@ -17,9 +17,6 @@ from dkey.link.uci_link import UciLink
 if TYPE_CHECKING:
     from serial import Serial
 
-    from dkey.link.base import FrameTap
-    from dkey.link.message_link import MessageTap
-
 __all__ = ["open_uci_serial"]
 
 _BAUD: Final = 115200
@@ -35,7 +32,6 @@ async def open_uci_serial(
     path: str,
     *,
     baud: int = _BAUD,
-    tap: FrameTap | MessageTap | None = None,
     idle_s: float = 60.0,
 ) -> UciLink:
     """Open a serial port; what it had received before is thrown away.
@@ -43,7 +39,6 @@ async def open_uci_serial(
     Args:
         path: Device file.
         baud: Speed; ports on USB ignore it.
-        tap: Told of each packet if it has a method ``message``.
         idle_s: Deadline of one ``recv`` on the link.
 
     Raises:
@@ -65,7 +60,7 @@ async def open_uci_serial(
         incoming.close()
         port.close()
 
-    return UciLink(reader, writer, release=release, tap=tap, idle_s=idle_s)
+    return UciLink(reader, writer, release=release, idle_s=idle_s)
 
 
 def _opened(path: str, baud: int) -> Serial:

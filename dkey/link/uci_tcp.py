@@ -6,15 +6,10 @@ The subsystem listens. The stream is UCI packets and nothing else.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from dkey.errors import LinkError, LinkReason
 from dkey.link.length_prefixed import no_delay
 from dkey.link.uci_link import UciLink
-
-if TYPE_CHECKING:
-    from dkey.link.base import FrameTap
-    from dkey.link.message_link import MessageTap
 
 __all__ = ["open_uci_tcp"]
 
@@ -23,7 +18,6 @@ async def open_uci_tcp(
     host: str,
     port: int,
     *,
-    tap: FrameTap | MessageTap | None = None,
     timeout_s: float = 5.0,
     idle_s: float = 60.0,
 ) -> UciLink:
@@ -32,7 +26,6 @@ async def open_uci_tcp(
     Args:
         host: Name or address.
         port: 1..65535.
-        tap: Told of each packet if it has a method ``message``.
         timeout_s: Deadline of the connection.
         idle_s: Deadline of one ``recv`` on the link.
 
@@ -50,4 +43,4 @@ async def open_uci_tcp(
             transient=True,
         ) from exc
     no_delay(writer)
-    return UciLink(reader, writer, tap=tap, idle_s=idle_s)
+    return UciLink(reader, writer, idle_s=idle_s)
