@@ -131,6 +131,11 @@ class Channel:
     loss_pocket: float = 0.10
     outage: float = 0.0
 
+    @property
+    def slot_ticks(self) -> int:
+        """Return a slot in ticks: the anchor with index n answers n + 1 of them after POLL."""
+        return round(self.slot_s / TICK_S)
+
     CLEAN: ClassVar[Channel]
     """Clocks and time stamps only: nothing in the way, nothing lost."""
     PROTOTYPE: ClassVar[Channel]
@@ -239,6 +244,8 @@ class Rounds:
         distance_m: (T, N), signed; NaN where there is none.
         status: (T, N) UCI status codes.
         clock_ratio_ppb: (T, N), phone against anchor; NaN where there is none.
+        round1: (T, N) ticks on the phone from POLL's departure to RESPONSE's arrival.
+        span: (T, N) ticks on the anchor from POLL's arrival to FINAL's.
         path_m: (T, N) true distance, which no receiver knows.
         shadow_db: (T, N) what bodies took away.
     """
@@ -246,6 +253,8 @@ class Rounds:
     distance_m: Floats
     status: NDArray[np.uint8]
     clock_ratio_ppb: Floats
+    round1: Floats
+    span: Floats
     path_m: Floats
     shadow_db: Floats
 
@@ -307,6 +316,8 @@ def simulate(
         distance_m=np.empty((tracks, anchors)),
         status=np.empty((tracks, anchors), np.uint8),
         clock_ratio_ppb=np.empty((tracks, anchors)),
+        round1=np.empty((tracks, anchors)),
+        span=np.empty((tracks, anchors)),
         path_m=np.empty((tracks, anchors)),
         shadow_db=np.zeros((tracks, anchors)),
     )
@@ -346,7 +357,7 @@ def _simulate(
     extra, shadow, loss = _obstacles(channel, car, where, rows, (dx, dy), rng)
     tof = (distance + extra) / LIGHT_M_S
     shifts = tampering or Tampering()
-    ranged, ratio = _exchange(
+    ranged, ratio, out.round1[rows], out.span[rows] = _exchange(
         channel,
         (tof + shifts.poll_s, tof + shifts.response_s, tof + shifts.final_s),
         clocks.phone_ppm[rows],
@@ -424,15 +435,15 @@ def _exchange(
     phone_ppm: Floats,
     anchor_ppm: Floats,
     rng: np.random.Generator,
-) -> tuple[Floats, Floats]:
-    """Return distance (m) and clock ratio (ppb) from the time stamps of both ends.
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return distance (m), clock ratio (ppb), and the ticks measured by the phone and the anchors.
 
     Local times are counted in ticks. RESPONSE leaves a whole number of slots after the stamp of
     POLL in the anchor's clock, FINAL after POLL in the phone's; only arrivals are noisy.
     """
     poll, response, final = tof_s
     anchors = poll.shape[1]
-    slot = round(channel.slot_s / TICK_S)
+    slot = channel.slot_ticks
     reply1 = slot * (1.0 + np.arange(anchors))
     span = slot * (anchors + 1.0)
     phone, anchor = 1 + phone_ppm * 1e-6, 1 + anchor_ppm * 1e-6
@@ -450,7 +461,7 @@ def _exchange(
     reply2 = span - round1
     flight = (round1 * round2 - reply1 * reply2) / (span + anchor_span)
     flight *= TICK_S * LIGHT_M_S
-    return flight, (span / anchor_span - 1.0) * 1e9
+    return flight, (span / anchor_span - 1.0) * 1e9, round1, anchor_span
 
 
 def rounds_per_second(rounds: int = 200_000, *, seed: int = 1) -> float:

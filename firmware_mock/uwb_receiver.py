@@ -194,7 +194,8 @@ def _paths(frames: int, air: Air, rng: np.random.Generator) -> Samples:
     taps[:, 0] = 0.25 * first if air.blocked else first
     if air.blocked:
         taps[:, 5] = strongest
-    return taps.astype(np.complex64)
+    paths: Samples = taps.astype(np.complex64)
+    return paths
 
 
 def correlate(got: Samples, expected: Pulses) -> Correlation:
