@@ -62,8 +62,8 @@ def _counters(first: Sequence[Secret], blocks: int) -> bytes:
         raise LocalFault(f"a segment has 1..{_BLOCKS_MAX} blocks, not {blocks}", clause=CLAUSE)
     starts = np.frombuffer(b"".join(each.reveal() for each in first), ">u4").reshape(-1, 4)
     counters = np.repeat(starts[:, None, :], blocks, axis=1)
-    steps = starts[:, 3].astype(np.uint64)[:, None] + np.arange(blocks, dtype=np.uint64)
-    counters[..., 3] = steps & 0xFFFFFFFF
+    steps = np.arange(blocks, dtype=np.uint32)
+    counters[..., 3] = starts[:, 3].astype(np.uint32)[:, None] + steps  # modulo 2^32 by its type
     return counters.tobytes()
 
 
