@@ -140,6 +140,12 @@ class _End:
         return self.parameters.time0_ns + rstu_to_ns(self.grid.start_rstu(place))
 
     @property
+    def block_end_ns(self) -> int:
+        """Return when this block is over."""
+        whole = (self.block + 1) * self.grid.block_rstu
+        return self.parameters.time0_ns + rstu_to_ns(whole)
+
+    @property
     def round_ns(self) -> int:
         """Return how long a round takes."""
         return rstu_to_ns(self.grid.round_rstu)
@@ -290,6 +296,11 @@ class ResponderSession(_End):
             return own
         self.first = rounds[0]
         return said.round
+
+    def miss(self, round_: int) -> None:
+        """Note that a round of this block was not heard; its indices are spent all the same."""
+        self._place = Place(self.block, round_)
+        self._spent = max(self._spent, self._index(self.grid.slots - 1))
 
     def respond(self, responder: int) -> bytes:
         """Return the STS of one anchor's RESPONSE."""
