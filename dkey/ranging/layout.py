@@ -86,7 +86,7 @@ class ZoneRules:
         stale_s: Without a measurement for this long, the zone is unknown.
     """
 
-    cabin_enter: float = 0.5
+    cabin_enter: float = 0.75
     cabin_leave: float = 0.3
     door_enter_m: float = 1.35
     door_leave_m: float = 1.6

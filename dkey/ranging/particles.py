@@ -28,6 +28,9 @@ _SEEDS: Final = 4096
 _LOST: Final = 0.02
 """Mean likelihood per range, m^-1, below which the particles do not explain the round."""
 _LOST_ROUNDS: Final = 3
+_MIRRORED: Final = 100
+"""One of so many particles is tried on the other side of the vehicle at a resampling."""
+_ACROSS: Final = np.float32(-1)
 _DAMPING: Final = 0.98
 _MAX_DT_S: Final = 0.5
 """Longer gaps spread the particles no further; a device that is elsewhere is found anew."""
@@ -49,7 +52,7 @@ class ParticleFilter:
         layout: Layout,
         chance: np.random.Generator,
         *,
-        particles: int = 400,
+        particles: int = 600,
         acceleration: float = 1.5,
         model: RangeModel | None = None,
     ) -> None:
@@ -70,6 +73,7 @@ class ParticleFilter:
         self._noise = np.empty((2, particles), dtype=np.float32)
         self._step = np.empty((2, particles), dtype=np.float32)
         self._walls = np.empty((len(self._limits), particles), dtype=np.float32)
+        self._every = _MIRRORED
         self._ready = False
         self._lost = 0
 
@@ -172,6 +176,10 @@ class ParticleFilter:
         aims *= edges[-1] / np.float32(self._count)
         kept = edges.searchsorted(aims)
         self._state = self._state.take(kept, axis=1, mode="clip")
+        # The kept particles are in order of their ancestors: every so many is a fair sample of
+        # them. A vehicle is nearly symmetric, and so are its anchors: a filter that took the
+        # mirror image for the device finds back when a few particles try the other side.
+        self._state[1::2, :: self._every] *= _ACROSS
         self._weights.fill(1 / self._count)
 
     def _estimate(self, found: list[float]) -> Estimate:
