@@ -1,4 +1,4 @@
-"""The air that virtual UWB chips share: virtual time, places, the channel, collisions and attackers.
+"""The air that virtual UWB chips share: virtual time, places, the channel, collisions, attackers.
 
 Nothing here looks at a wall clock: the owner advances the time. Of two rounds that overlap on one
 channel and preamble code, neither is received.
@@ -14,14 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dkey.errors import LocalFault
-from dkey.ranging.measurement import AnchorRange, RangingRound
-from dkey.ranging.twr import TwrStamps
 from firmware_mock.uwb_attacks import Attack, Replay
 from firmware_mock.uwb_channel import (
-    OK,
     RX_TIMEOUT,
-    STS_FAILED,
     Car,
     Channel,
     Clocks,
@@ -30,37 +25,18 @@ from firmware_mock.uwb_channel import (
     Where,
     simulate,
 )
-from firmware_mock.uwb_session import Closing, InitiatorSession, Opening, ResponderSession
+from firmware_mock.uwb_run import RECEIVED, InitiatorRound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from firmware_mock.uwb_paths import Walk
+    from firmware_mock.uwb_run import Event, Initiating, Responding
+    from firmware_mock.uwb_session import Opening
 
-__all__ = ["Initiating", "InitiatorRound", "Responding", "Station", "UwbAir"]
+__all__ = ["Burst", "Station", "UwbAir"]
 
-_RECEIVED: Final = (OK, 0x1B)
-_MAC_DECODE: Final = 0x25
-_EXCHANGE, _BLOCK_END, _START = range(3)
-"""Order of events that fall on the same nanosecond."""
 _RECORDED: Final = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InitiatorRound:
-    """What the phone's end knows of a round: that it took place, and who answered.
-
-    Attributes:
-        block: Ranging block.
-        round: Round within it.
-        sts_index: STS index of the POLL.
-        responders: Bit n is set when the response of responder n was good.
-    """
-
-    block: int
-    round: int
-    sts_index: int
-    responders: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,7 +67,7 @@ class Station:
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class _Burst:
+class Burst:
     """One round on the air."""
 
     start_ns: int
@@ -122,7 +98,7 @@ class UwbAir:
         self._drifted_ns = 0
         self._events: list[tuple[int, int, int, Callable[[], None]]] = []
         self._order = count()
-        self._bursts: list[_Burst] = []
+        self._bursts: list[Burst] = []
         self._listeners: list[Responding] = []
         self._recorded: deque[Opening] = deque(maxlen=_RECORDED)
 
@@ -139,7 +115,7 @@ class UwbAir:
             call()
         self.now_ns = max(self.now_ns, to_ns)
 
-    def schedule(self, when_ns: int, kind: int, call: Callable[[], None]) -> None:
+    def schedule(self, when_ns: int, kind: Event, call: Callable[[], None]) -> None:
         """Call ``call`` at a virtual time."""
         heapq.heappush(self._events, (when_ns, kind, next(self._order), call))
 
@@ -152,17 +128,17 @@ class UwbAir:
         if listener in self._listeners:
             self._listeners.remove(listener)
 
-    def burst(self, start_ns: int, end_ns: int, radio: tuple[int, int]) -> _Burst:
+    def burst(self, start_ns: int, end_ns: int, radio: tuple[int, int]) -> Burst:
         """Occupy the air for one round; whoever overlaps collides with it."""
         self._bursts = [each for each in self._bursts if each.end_ns > start_ns]
-        new = _Burst(start_ns=start_ns, end_ns=end_ns, radio=radio)
+        new = Burst(start_ns=start_ns, end_ns=end_ns, radio=radio)
         for other in self._bursts:
             if other.radio == radio:
                 other.collided = new.collided = True
         self._bursts.append(new)
         return new
 
-    def exchange(self, run: Initiating, round_: int, burst: _Burst) -> InitiatorRound:
+    def exchange(self, run: Initiating, round_: int, burst: Burst) -> InitiatorRound:
         """Carry out one round that was on the air, and tell all who heard it."""
         session = run.session
         opening = self._on_air(session.open(round_))
@@ -179,7 +155,7 @@ class UwbAir:
         if answered is not None:
             listener, measured = answered
             sent = [
-                listener.session.respond(n) if status in _RECEIVED else None
+                listener.session.respond(n) if status in RECEIVED else None
                 for n, status in enumerate(measured.status[0][: session.grid.responders])
             ]
             for n, good in enumerate(session.accept(sent)):
@@ -205,7 +181,7 @@ class UwbAir:
             return recorded[-1]
         return opening
 
-    def _hearing(self, opening: Opening, burst: _Burst) -> list[Responding]:
+    def _hearing(self, opening: Opening, burst: Burst) -> list[Responding]:
         """Return who takes the round for its own: by its addresses, or else by its time."""
         if burst.collided:
             return []
@@ -242,174 +218,3 @@ class UwbAir:
         self._drifted_ns = self.now_ns
         station.ppm, self._anchor_ppm = float(later.phone_ppm[0, 0]), later.anchor_ppm
         return Clocks(phone_ppm=later.phone_ppm, anchor_ppm=later.anchor_ppm[:, :anchors])
-
-
-class _Run:
-    """A session that takes part in the air's events until it is stopped."""
-
-    def __init__(self, air: UwbAir, on_fault: Callable[[], None]) -> None:
-        self.air = air
-        self.running = False
-        self._on_fault = on_fault
-
-    def _guarded(self, work: Callable[[], None]) -> Callable[[], None]:
-        def call() -> None:
-            if not self.running:
-                return
-            try:
-                work()
-            except LocalFault:  # the STS index is used up
-                self.running = False
-                self._on_fault()
-
-        return call
-
-
-class Initiating(_Run):
-    """A phone's session on the air."""
-
-    def __init__(
-        self,
-        air: UwbAir,
-        station: Station,
-        session: InitiatorSession,
-        report: Callable[[InitiatorRound], None],
-        on_fault: Callable[[], None],
-    ) -> None:
-        super().__init__(air, on_fault)
-        self.station = station
-        self.session = session
-        self._report = report
-        told = session.parameters
-        self.radio = (told.channel, told.sync_code)
-
-    def start(self) -> None:
-        """Begin with block 0."""
-        self.running = True
-        self._plan()
-
-    def stop(self) -> None:
-        """Send nothing more."""
-        self.running = False
-
-    def _plan(self) -> None:
-        starts = self.session.starts_ns()
-        for round_, start_ns in starts:
-            last = round_ == starts[-1][0]
-            self.air.schedule(
-                start_ns, _START, self._guarded(lambda r=round_, t=start_ns, e=last: self._go(r, t, e))
-            )
-
-    def _go(self, round_: int, start_ns: int, last: bool) -> None:
-        end_ns = start_ns + self.session.round_ns
-        burst = self.air.burst(start_ns, end_ns, self.radio)
-
-        def finish() -> None:
-            self._report(self.air.exchange(self, round_, burst))
-            if last:
-                self.session.next_block()
-                self._plan()
-
-        self.air.schedule(end_ns, _EXCHANGE, self._guarded(finish))
-
-
-class Responding(_Run):
-    """A vehicle's session on the air, with all its anchors."""
-
-    def __init__(
-        self,
-        air: UwbAir,
-        session: ResponderSession,
-        report: Callable[[RangingRound], None],
-        on_fault: Callable[[], None],
-    ) -> None:
-        super().__init__(air, on_fault)
-        self.session = session
-        self._report = report
-        told = session.parameters
-        self.radio = (told.channel, told.sync_code)
-        self._told = 0
-
-    def start(self) -> None:
-        """Listen from block 0 on."""
-        self.running = True
-        self.air.listen(self)
-        self._plan()
-
-    def stop(self) -> None:
-        """Hear nothing more."""
-        self.running = False
-        self.air.leave(self)
-
-    def open_at(self, start_ns: int) -> bool:
-        """Return whether the receiver is on when a round begins."""
-        return start_ns >= self.session.parameters.time0_ns - self.session.slot_ns // 2
-
-    def failed(self, measured: Rounds) -> None:
-        """Report a round whose POLL did not carry the STS expected."""
-        self._tell(
-            tuple(
-                AnchorRange(anchor=n, status=RX_TIMEOUT if status == RX_TIMEOUT else STS_FAILED)
-                for n, status in enumerate(measured.status[0].tolist())
-            )
-        )
-
-    def finished(self, closing: Closing, measured: Rounds, slot_ticks: int) -> None:
-        """Report a round, with distances from both ends' time stamps."""
-        data = self.session.finish(closing)
-        times = {} if data is None else {each.responder: each for each in data.responders}
-        found = []
-        for n, physical in enumerate(measured.ranges(0)):
-            status, time = physical.status, times.get(n)
-            if data is None and status in _RECEIVED:
-                found.append(AnchorRange(anchor=n, status=_MAC_DECODE))
-            elif data is None or time is None or status not in _RECEIVED:
-                lost = RX_TIMEOUT if status in _RECEIVED else status
-                found.append(AnchorRange(anchor=n, status=lost))
-            else:
-                stamps = TwrStamps(
-                    poll_tx=0,
-                    poll_rx=0,
-                    response_tx=slot_ticks * (n + 1),
-                    response_rx=time.response_delta,
-                    final_tx=data.final_delta,
-                    final_rx=int(measured.span[0, n]),
-                )
-                found.append(
-                    replace(
-                        physical,
-                        distance_cm=stamps.distance_m * 100,
-                        clock_ratio_ppb=stamps.clock_ratio_ppb,
-                    )
-                )
-        self._tell(tuple(found))
-
-    def _tell(self, ranges: tuple[AnchorRange, ...]) -> None:
-        self._told += 1
-        session = self.session
-        self._report(
-            RangingRound(
-                session_id=session.parameters.configuration.session_id,
-                block=session.block & 0xFFFF,
-                round=session.round,
-                sts_index=session.poll_index,
-                at_s=self.air.now_ns / 1e9,
-                ranges=ranges,
-            )
-        )
-
-    def _plan(self) -> None:
-        session = self.session
-        end_ns = session.block_end_ns + session.slot_ns // 2
-        self.air.schedule(end_ns, _BLOCK_END, self._guarded(self._block_end))
-
-    def _block_end(self) -> None:
-        anchors = min(len(self.air.car.anchors_m), self.session.grid.responders)
-        silence = tuple(AnchorRange(anchor=n, status=RX_TIMEOUT) for n in range(anchors))
-        rounds = self.session.starts_ns()
-        for round_, _ in rounds[self._told :]:
-            self.session.miss(round_)
-            self._tell(silence)
-        self._told = 0
-        self.session.next_block()
-        self._plan()
