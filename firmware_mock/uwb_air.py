@@ -96,7 +96,7 @@ class UwbAir:
         self._rng = np.random.default_rng(seed)
         self._anchor_ppm = Clocks.draw(channel, 1, len(car.anchors_m), self._rng).anchor_ppm
         self._drifted_ns = 0
-        self._events: list[tuple[int, int, int, Callable[[], None]]] = []
+        self._events: list[tuple[int, int, int, Callable[[], object], object]] = []
         self._order = count()
         self._bursts: list[Burst] = []
         self._listeners: list[Responding] = []
@@ -110,14 +110,21 @@ class UwbAir:
     def advance(self, to_ns: int) -> None:
         """Let everything happen that is due up to ``to_ns``; a time in the past does nothing."""
         while self._events and self._events[0][0] <= to_ns:
-            when, _, _, call = heapq.heappop(self._events)
+            when, _, _, call, _ = heapq.heappop(self._events)
             self.now_ns = max(self.now_ns, when)
             call()
         self.now_ns = max(self.now_ns, to_ns)
 
-    def schedule(self, when_ns: int, kind: Event, call: Callable[[], None]) -> None:
-        """Call ``call`` at a virtual time."""
-        heapq.heappush(self._events, (when_ns, kind, next(self._order), call))
+    def schedule(
+        self, when_ns: int, kind: Event, call: Callable[[], object], *, owner: object = None
+    ) -> None:
+        """Call ``call`` at a virtual time, unless :meth:`forget` is told of its owner before."""
+        heapq.heappush(self._events, (when_ns, kind, next(self._order), call, owner))
+
+    def forget(self, owner: object) -> None:
+        """Drop the events of an owner."""
+        self._events = [each for each in self._events if each[4] is not owner]
+        heapq.heapify(self._events)
 
     def listen(self, listener: Responding) -> None:
         """Let a responder hear what is sent."""

@@ -98,13 +98,14 @@ class Initiating(_Run):
     def stop(self) -> None:
         """Send nothing more."""
         self.running = False
+        self.air.forget(self)
 
     def _plan(self) -> None:
         starts = self.session.starts_ns()
         for round_, start_ns in starts:
             last = round_ == starts[-1][0]
             begin = partial(self._go, round_, start_ns, last=last)
-            self.air.schedule(start_ns, Event.START, self._guarded(begin))
+            self.air.schedule(start_ns, Event.START, self._guarded(begin), owner=self)
 
     def _go(self, round_: int, start_ns: int, *, last: bool) -> None:
         end_ns = start_ns + self.session.round_ns
@@ -112,11 +113,11 @@ class Initiating(_Run):
 
         def finish() -> None:
             self._report(self.air.exchange(self, round_, burst))
-            if last:
+            if last and self.running:  # whoever was told may have stopped it
                 self.session.next_block()
                 self._plan()
 
-        self.air.schedule(end_ns, Event.EXCHANGE, self._guarded(finish))
+        self.air.schedule(end_ns, Event.EXCHANGE, self._guarded(finish), owner=self)
 
 
 class Responding(_Run):
@@ -145,6 +146,7 @@ class Responding(_Run):
     def stop(self) -> None:
         """Hear nothing more."""
         self.running = False
+        self.air.forget(self)
         self.air.leave(self)
 
     def open_at(self, start_ns: int) -> bool:
@@ -207,7 +209,7 @@ class Responding(_Run):
     def _plan(self) -> None:
         session = self.session
         end_ns = session.block_end_ns + session.slot_ns // 2
-        self.air.schedule(end_ns, Event.BLOCK_END, self._guarded(self._block_end))
+        self.air.schedule(end_ns, Event.BLOCK_END, self._guarded(self._block_end), owner=self)
 
     def _block_end(self) -> None:
         anchors = min(len(self.air.car.anchors_m), self.session.grid.responders)
@@ -216,6 +218,8 @@ class Responding(_Run):
         for round_, _ in rounds[self._told :]:
             self.session.miss(round_)
             self._tell(silence)
+            if not self.running:  # whoever was told may have stopped it
+                return
         self._told = 0
         self.session.next_block()
         self._plan()
