@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from dkey.conformance.vectors_spake import check_spake2plus
+from dkey.conformance.vectors_uwb import check_cmac, check_cmac_table, check_uwb
 from dkey.crypto.channel import open_once, seal_once
 from dkey.crypto.kdf import hkdf, x963
 from dkey.crypto.p256 import PrivateKey, PublicKey
@@ -94,12 +95,12 @@ TABLES: Final[tuple[tuple[frozenset[str], Callable[[Case, Tally], None]], ...]] 
     (frozenset({"Z", "SharedInfo", "key_data", "key_bits"}), _x963),
     (frozenset({"dsIUT", "QsCAVSx", "QsCAVSy", "Z", "result"}), _kas_ecdh),
     (frozenset({"prf", "KI", "FixedInputData", "KO"}), _not_yet),
-    (frozenset({"KEY", "MESSAGE", "OUTPUT", "aes"}), _not_yet),
+    (frozenset({"KEY", "MESSAGE", "OUTPUT", "aes"}), check_cmac_table),
     (frozenset({"w0", "w1", "shareP", "shareV", "confirmP"}), check_spake2plus),
-    (frozenset({"name", "inputs", "outputs"}), _not_yet),
+    (frozenset({"name", "inputs", "outputs"}), check_uwb),
 )
 """Which fields the entries of a table have, and how one is checked: HKDF, X9.63, ECDH,
-SPAKE2+, and not yet SP 800-108, AES-CMAC and UWB."""
+SPAKE2+, AES-CMAC, UWB, and not yet SP 800-108."""
 
 
 # --- Wycheproof -------------------------------------------------------------------------------
@@ -166,7 +167,7 @@ def _mac(_group: Case, _case: Case, tally: Tally) -> None:
 
 
 WYCHEPROOF: Final[dict[str, Callable[[Case, Case, Tally], None]]] = {
-    "AES-CMAC": _mac,
+    "AES-CMAC": check_cmac,
     "AES-GCM": _gcm,
     "ECDH": _ecdh,
     "ECDSA": _ecdsa,
