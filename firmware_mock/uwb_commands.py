@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from dkey.codec import uci_core as core
+from dkey.codec import uci_session as told
 from dkey.codec.uci_layout import IdStatus, Parameter
 from dkey.codec.uci_params import CapId, DeviceConfig
 from dkey.codec.uci_status import Status
-
-from dkey.codec import uci_core as core
-from dkey.codec import uci_session as told
 from firmware_mock.uwb_chip import SESSIONS_MAX, UwbChip
 
 if TYPE_CHECKING:

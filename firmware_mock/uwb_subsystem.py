@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from dkey.codec import uci_core as core
+from dkey.codec import uci_session as told
 from dkey.codec.uci import (
     HEADER_SIZE,
     Group,
@@ -22,9 +24,6 @@ from dkey.codec.uci_layout import Body
 from dkey.codec.uci_messages import MESSAGES, decode
 from dkey.codec.uci_ranging import CccControleeNtf, CccControllerNtf, SessionInfoNtf
 from dkey.codec.uci_status import DeviceState, Status
-
-from dkey.codec import uci_core as core
-from dkey.codec import uci_session as told
 from dkey.errors import WireError
 from firmware_mock.uwb_chip import UwbChip
 from firmware_mock.uwb_commands import COMMANDS
