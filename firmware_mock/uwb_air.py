@@ -47,6 +47,7 @@ class Station:
         at_m: (x, y) or (x, y, z), metres in the car's frame.
         carrier: Unit vector from it into the body of whoever carries it; zero with a free view.
         walk: If set, the way it takes instead, with ``track`` and the time ``from_s`` of its start.
+        repeat: Whether it walks the way over and over.
     """
 
     at_m: tuple[float, ...] = (5.0, 0.0)
@@ -54,13 +55,17 @@ class Station:
     walk: Walk | None = None
     track: int = 0
     from_s: float = 0.0
+    repeat: bool = False
     ppm: float | None = field(default=None, init=False)
 
     def where(self, now_s: float) -> Where:
         """Return the place as the channel takes it."""
         if self.walk is None:
             return Where(at_m=np.array([self.at_m]), carrier=np.array([self.carrier]))
-        block = int(np.searchsorted(self.walk.at_s, now_s - self.from_s, side="right")) - 1
+        walked_s = now_s - self.from_s
+        if self.repeat:
+            walked_s %= float(self.walk.at_s[-1]) + 1.0
+        block = int(np.searchsorted(self.walk.at_s, walked_s, side="right")) - 1
         block = min(max(block, 0), len(self.walk.at_s) - 1)
         one = slice(self.track, self.track + 1)
         return Where(at_m=self.walk.at_m[block, one], carrier=self.walk.carrier[block, one])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 
+from dkey.ranging.layout import Mount
 from firmware_mock.uwb_rounds import (
     NEGATIVE_DISTANCE,
     OK,
@@ -24,6 +25,8 @@ from firmware_mock.uwb_rounds import (
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from dkey.ranging.layout import Layout
 
     Floats = NDArray[np.float64]
     Flags = NDArray[np.bool_]
@@ -62,6 +65,7 @@ class Car:
         cabin: For each anchor, whether it is inside the cabin.
         half_length_m: Half the length of the body.
         half_width_m: Half the width of the body.
+        cabin_m: The cabin's rear and front end and its half width.
         phone_z_m: Height of a phone whose position is given as (x, y).
     """
 
@@ -69,6 +73,7 @@ class Car:
     cabin: tuple[bool, ...]
     half_length_m: float = 2.3
     half_width_m: float = 0.95
+    cabin_m: tuple[float, float, float] = (-2.1, 2.1, 0.85)
     phone_z_m: float = 1.0
 
     SIX: ClassVar[Car]
@@ -76,10 +81,24 @@ class Car:
 
     def inside(self, at_m: Floats) -> Flags:
         """Return which of the positions (T, 2 or 3) are in the cabin."""
-        inside: Flags = (np.abs(at_m[:, 0]) < self.half_length_m - 0.2) & (
-            np.abs(at_m[:, 1]) < self.half_width_m - 0.1
-        )
+        rear, front, half_width = self.cabin_m
+        x, y = at_m[:, 0], at_m[:, 1]
+        inside: Flags = (x > rear) & (x < front) & (np.abs(y) < half_width)
         return inside
+
+    @classmethod
+    def of(cls, layout: Layout) -> Car:
+        """Return the boxes around what a layout describes."""
+        length, width = (max(abs(each[axis]) for each in layout.outline) for axis in (0, 1))
+        along, across = zip(*layout.cabin, strict=True)
+        return cls(
+            anchors_m=tuple((each.x_m, each.y_m, each.z_m) for each in layout.anchors),
+            cabin=tuple(each.mount is Mount.CABIN for each in layout.anchors),
+            half_length_m=length,
+            half_width_m=width,
+            cabin_m=(min(along), max(along), max(map(abs, across))),
+            phone_z_m=layout.phone_height_m,
+        )
 
 
 Car.SIX = Car(

@@ -91,6 +91,7 @@ class UwbSession:
     sequence: int = 0
     last_index: int | None = None
     run: Initiating | Responding | None = field(default=None, repr=False)
+    peer: Initiating | None = field(default=None, repr=False)
 
 
 class UwbChip:
@@ -104,6 +105,8 @@ class UwbChip:
             parts per 10^9 (4, little-endian, -2^31 for none).
         config: Parameters of the device.
         faults: What is broken.
+        mirror: If set, a phone at this place begins with whatever parameters a vehicle's session
+            starts with, for a tester who has no second host.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class UwbChip:
         self.uci_major = uci_major
         self.raw = raw
         self.faults = Faults()
+        self.mirror: Station | None = None
         self.config = {DeviceConfig.LOW_POWER_MODE: Parameter(DeviceConfig.LOW_POWER_MODE, b"\x00")}
         self.sessions: dict[int, UwbSession] = {}
         self._notify = notify
@@ -229,6 +233,7 @@ class UwbChip:
         session.run = self._run(session, told)
         if not self.faults.deaf:
             session.run.start()
+            self._mirror(session, told)
         self._limit_life(session)
         self._changed(session, SessionState.ACTIVE)
         self._device_changed(before)
@@ -276,6 +281,14 @@ class UwbChip:
             return Initiating(self.air, self.station, InitiatorSession(told), initiated, exhausted)
         return Responding(self.air, ResponderSession(told), measured, exhausted)
 
+    def _mirror(self, session: UwbSession, told: SessionParameters) -> None:
+        if self.mirror is not None and isinstance(session.run, Responding):
+            phone = InitiatorSession(told)
+            session.peer = Initiating(
+                self.air, self.mirror, phone, lambda _round: None, lambda: None
+            )
+            session.peer.start()
+
     def _spend(self, session: UwbSession, key: bytes, poll: int, told: SessionParameters) -> None:
         last = poll + told.configuration.slots_per_round - 2
         session.last_index = last
@@ -321,9 +334,10 @@ class UwbChip:
 
 
 def _stop(session: UwbSession) -> None:
-    if session.run is not None:
-        session.run.stop()
-    session.run = None
+    for run in (session.run, session.peer):
+        if run is not None:
+            run.stop()
+    session.run = session.peer = None
 
 
 def _name(told: SessionParameters) -> bytes:
