@@ -154,29 +154,28 @@ class UwbAir:
         """Carry out one round that was on the air, and tell all who heard it."""
         session = run.session
         opening = self._on_air(session.open(round_))
-        answered: tuple[Responding, Rounds] | None = None
+        measured = self._measure(run)
+        status = measured.status[0]
+        answering: list[Responding] = []
         for listener in self._hearing(opening, burst):
-            measured = self._measure(run, listener)
-            if (measured.status == RX_TIMEOUT).all():
+            if all(status[n] == RX_TIMEOUT for n in listener.anchors):
                 continue
-            if not listener.session.hear(opening, burst.start_ns):
+            if listener.session.hear(opening, burst.start_ns):
+                answering.append(listener)
+            else:
                 listener.failed(measured)
-            elif answered is None:
-                answered = listener, measured
-        round1: list[int | None] = [None] * session.grid.responders
-        if answered is not None:
-            listener, measured = answered
-            sent = [
-                listener.session.respond(n) if status in RECEIVED else None
-                for n, status in enumerate(measured.status[0][: session.grid.responders])
-            ]
-            for n, good in enumerate(session.accept(sent)):
-                if good:
-                    round1[n] = int(measured.round1[0, n])
+        sent: list[bytes | None] = [None] * session.grid.responders
+        for listener in answering:
+            for n in listener.anchors:
+                if n < len(sent) and status[n] in RECEIVED:
+                    sent[n] = listener.session.respond(n)
+        round1 = [
+            int(measured.round1[0, n]) if good else None
+            for n, good in enumerate(session.accept(sent))
+        ]
         slot_ticks = replace(self.channel, slot_s=session.slot_ns / 1e9).slot_ticks
-        anchors = len(round1) if answered is None else answered[1].status.shape[1]
-        closing = session.close(round1, slot_ticks * (anchors + 1))
-        if answered is not None:
+        closing = session.close(round1, slot_ticks * (len(status) + 1))
+        for listener in answering:
             listener.finished(closing, measured, slot_ticks)
         return InitiatorRound(
             block=session.block,
@@ -200,33 +199,36 @@ class UwbAir:
         tuned = [each for each in self._listeners if each.radio == burst.radio]
         tuned = [each for each in tuned if each.open_at(burst.start_ns)]
         mine = [each for each in tuned if each.session.knows(opening.pre_poll)]
-        return mine or [each for each in tuned if each.session.expects(burst.start_ns)]
+        receivers = [each.receiver for each in mine]
+        strange = [
+            each
+            for each in tuned
+            if each.receiver not in receivers and each.session.expects(burst.start_ns)
+        ]
+        return mine + strange
 
-    def _measure(self, run: Initiating, listener: Responding) -> Rounds:
-        """Return what the channel and the attackers make of a round between two stations."""
+    def _measure(self, run: Initiating) -> Rounds:
+        """Return what the channel and the attackers make of a round with all anchors."""
         slot_s = run.session.slot_ns / 1e9
-        anchors = min(len(self.car.anchors_m), listener.session.grid.responders)
-        car = replace(
-            self.car, anchors_m=self.car.anchors_m[:anchors], cabin=self.car.cabin[:anchors]
-        )
+        anchors = len(self.car.anchors_m)
         tampering = Tampering()
         for attack in self.attacks:
             if not isinstance(attack, Replay):  # its frames are really sent, see _on_air
                 tampering += attack.tampering(1, anchors, self._rng, slot_s=slot_s)
         return simulate(
             replace(self.channel, slot_s=slot_s),
-            car,
+            self.car,
             run.station.where(self.now_ns / 1e9),
-            self._clocks(run.station, anchors),
+            self._clocks(run.station),
             self._rng,
             tampering=tampering,
         )
 
-    def _clocks(self, station: Station, anchors: int) -> Clocks:
+    def _clocks(self, station: Station) -> Clocks:
         if station.ppm is None:
             station.ppm = float(self._rng.uniform(-1, 1) * self.channel.clock_ppm)
         clocks = Clocks(phone_ppm=np.array([[station.ppm]]), anchor_ppm=self._anchor_ppm)
         later = clocks.later(self.channel, (self.now_ns - self._drifted_ns) / 1e9, self._rng)
         self._drifted_ns = self.now_ns
         station.ppm, self._anchor_ppm = float(later.phone_ppm[0, 0]), later.anchor_ppm
-        return Clocks(phone_ppm=later.phone_ppm, anchor_ppm=later.anchor_ppm[:, :anchors])
+        return later

@@ -1,5 +1,8 @@
 """A virtual UWB chip: its sessions and their states, and what it has to report.
 
+A vehicle's chip is all anchors of the car and reports SESSION_INFO, or, when the host gives it a
+RESPONDER_SLOT_INDEX, it is that one anchor and reports RANGE_CCC_DATA.
+
 States are those of UCI: INIT until the mandatory parameters are there, then IDLE, ACTIVE while it
 ranges. The chip knows no bytes of UCI packets; :mod:`firmware_mock.uwb_subsystem` does.
 """
@@ -265,6 +268,7 @@ class UwbChip:
 
     def _run(self, session: UwbSession, told: SessionParameters) -> Initiating | Responding:
         key = _name(told)
+        slot = session.values.get(AppConfig.RESPONDER_SLOT_INDEX)
 
         def exhausted() -> None:
             self.stop(session.token, Reason.STS_CONFIG)
@@ -275,11 +279,19 @@ class UwbChip:
 
         def measured(found: RangingRound) -> None:
             self._spend(session, key, found.sts_index, told)
-            self._report(session, _controlee(session, found), self._info(session, found))
+            one = slot is not None
+            self._report(session, _controlee(session, found) if one else self._info(session, found))
 
         if session.values[AppConfig.DEVICE_ROLE].number == INITIATOR:
             return Initiating(self.air, self.station, InitiatorSession(told), initiated, exhausted)
-        return Responding(self.air, ResponderSession(told), measured, exhausted)
+        return Responding(
+            self.air,
+            ResponderSession(told),
+            measured,
+            exhausted,
+            anchor=None if slot is None else slot.number,
+            receiver=self,
+        )
 
     def _mirror(self, session: UwbSession, told: SessionParameters) -> None:
         if self.mirror is not None and isinstance(session.run, Responding):
@@ -296,9 +308,8 @@ class UwbChip:
         while len(self._used) > _URSKS_MAX:
             del self._used[next(iter(self._used))]
 
-    def _report(self, session: UwbSession, *notifications: Notification) -> None:
-        for each in notifications:
-            self._notify(each)
+    def _report(self, session: UwbSession, notification: Notification) -> None:
+        self._notify(notification)
         session.rounds += 1
         limit = session.values.get(AppConfig.MAX_MEASUREMENTS)
         if limit is not None and 0 < limit.number <= session.rounds:
@@ -356,16 +367,20 @@ def _controller(session: UwbSession, found: InitiatorRound) -> CccControllerNtf:
 
 
 def _controlee(session: UwbSession, found: RangingRound) -> CccControleeNtf:
-    good = [each.distance_cm for each in found.ranges if each.distance_cm is not None]
-    heard = any(each.status != Status.RX_TIMEOUT for each in found.ranges)
-    status = CccStatus.BAD_FRAME if heard else CccStatus.LISTENING
+    """Return what a chip that is one anchor reports; no field of it can say a negative distance."""
+    each = found.ranges[0] if found.ranges else None
+    status, distance = CccStatus.BAD_FRAME, NO_DISTANCE
+    if each is None or each.status == Status.RX_TIMEOUT:
+        status = CccStatus.LISTENING
+    elif each.distance_cm is not None and round(each.distance_cm) >= 0:
+        status, distance = CccStatus.OK, min(round(each.distance_cm), NO_DISTANCE - 1)
     return CccControleeNtf(
         token=session.token,
-        status=(CccStatus.OK if good else status) << 4,
+        status=status << 4,
         sts_index=found.sts_index,
         round=found.round,
-        distance=min(max(round(min(good)), 0), NO_DISTANCE - 1) if good else NO_DISTANCE,
-        anchor_fom=100 if good else 0,
+        distance=distance,
+        anchor_fom=100 if status is CccStatus.OK else 0,
     )
 
 

@@ -68,6 +68,7 @@ _VALUES: Final[Mapping[int, range | tuple[int, ...]]] = {
     AppConfig.PREAMBLE_CODE_INDEX: SYNC_CODES,
     AppConfig.HOPPING_MODE: tuple(_HOPPING),
     AppConfig.STS_INDEX: range(2**31 - 1),
+    AppConfig.RESPONDER_SLOT_INDEX: range(10),
 }
 
 

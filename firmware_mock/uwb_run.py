@@ -121,7 +121,12 @@ class Initiating(_Run):
 
 
 class Responding(_Run):
-    """A vehicle's session on the air, with all its anchors."""
+    """A vehicle's session on the air.
+
+    Attributes:
+        anchors: Index of each anchor that takes part through this chip.
+        receiver: The chip; it knows which frames belong to another of its sessions.
+    """
 
     def __init__(
         self,
@@ -129,9 +134,25 @@ class Responding(_Run):
         session: ResponderSession,
         report: Callable[[RangingRound], None],
         on_fault: Callable[[], None],
+        *,
+        anchor: int | None = None,
+        receiver: object = None,
     ) -> None:
+        """Make a run that does not listen yet.
+
+        Args:
+            air: The air.
+            session: This end.
+            report: Told of each round.
+            on_fault: Called when the STS index is used up.
+            anchor: The one anchor that this chip is; by default it is all of the car's.
+            receiver: The chip; by default one of its own.
+        """
         super().__init__(air, on_fault)
         self.session = session
+        every = range(min(len(air.car.anchors_m), session.grid.responders))
+        self.anchors = tuple(each for each in every if anchor in (None, each))
+        self.receiver = receiver or self
         self._report = report
         told = session.parameters
         self.radio = (told.channel, told.sync_code)
@@ -157,8 +178,11 @@ class Responding(_Run):
         """Report a round whose POLL did not carry the STS expected."""
         self._tell(
             tuple(
-                AnchorRange(anchor=n, status=RX_TIMEOUT if status == RX_TIMEOUT else STS_FAILED)
-                for n, status in enumerate(measured.status[0].tolist())
+                AnchorRange(
+                    anchor=n,
+                    status=RX_TIMEOUT if measured.status[0, n] == RX_TIMEOUT else STS_FAILED,
+                )
+                for n in self.anchors
             )
         )
 
@@ -167,8 +191,10 @@ class Responding(_Run):
         data = self.session.finish(closing)
         times = {} if data is None else {each.responder: each for each in data.responders}
         found = []
-        for n, physical in enumerate(measured.ranges(0)):
-            status, time = physical.status, times.get(n)
+        physics = measured.ranges(0)
+        for n in self.anchors:
+            physical, time = physics[n], times.get(n)
+            status = physical.status
             if data is None and status in RECEIVED:
                 found.append(AnchorRange(anchor=n, status=_MAC_DECODE))
             elif data is None or time is None or status not in RECEIVED:
@@ -212,8 +238,7 @@ class Responding(_Run):
         self.air.schedule(end_ns, Event.BLOCK_END, self._guarded(self._block_end), owner=self)
 
     def _block_end(self) -> None:
-        anchors = min(len(self.air.car.anchors_m), self.session.grid.responders)
-        silence = tuple(AnchorRange(anchor=n, status=RX_TIMEOUT) for n in range(anchors))
+        silence = tuple(AnchorRange(anchor=n, status=RX_TIMEOUT) for n in self.anchors)
         rounds = self.session.starts_ns()
         for round_, _ in rounds[self._told :]:
             self.session.miss(round_)

@@ -236,13 +236,35 @@ def test_a_phone_and_a_vehicle_range() -> None:
         assert -90 < each.rssi_dbm < -60
 
 
-def test_the_vehicle_also_gets_the_ccc_notification() -> None:
-    pair = Pair().start().run()
+def test_a_chip_that_is_one_anchor_reports_as_ccc_chips_do() -> None:
+    pair = Pair().start(RESPONDER_SLOT_INDEX=2).run()
     entries = pair.vehicle.notified("RANGE_CCC_DATA")
     assert {each.responder_status for each in entries} == {CccStatus.OK}
     assert len({each.sts_index for each in entries}) == 10
-    info = pair.vehicle.notified("SESSION_INFO")[0]
-    assert entries[0].distance == min(each.distance for each in info.measurements)
+    true_m = math.dist((4.0, 3.0, Car.SIX.phone_z_m), Car.SIX.anchors_m[2])
+    assert entries[0].distance_cm == pytest.approx(100 * true_m, abs=10)
+    assert {each.responders for each in pair.phone.notified("RANGE_CCC_DATA")} == {0b000100}
+    assert not pair.vehicle.notified("SESSION_INFO")
+
+
+def test_six_chips_of_one_anchor_each_range_in_one_round() -> None:
+    pair = Pair().start(RESPONDER_SLOT_INDEX=0)
+    others = [Host(pair.air) for _ in range(5)]
+    for slot, host in enumerate(others, start=1):
+        host.ready(initiator=False, RESPONDER_SLOT_INDEX=slot)
+        host.on("RANGE_START")
+    pair.run()
+    assert {each.responders for each in pair.phone.notified("RANGE_CCC_DATA")} == {0b111111}
+    for host in others:
+        host.read()
+        assert len(host.notified("RANGE_CCC_DATA")) == 10
+
+
+def test_a_chip_that_is_one_anchor_never_tells_a_negative_distance_as_a_small_one() -> None:
+    pair = Pair().start(RESPONDER_SLOT_INDEX=2)
+    pair.air.attacks.append(Advance(response_s=100e-9))
+    entry = pair.run().vehicle.notified("RANGE_CCC_DATA")[0]
+    assert (entry.responder_status, entry.distance_cm) == (CccStatus.BAD_FRAME, None)
 
 
 def test_the_phone_learns_who_answered_and_no_distance() -> None:
@@ -271,6 +293,10 @@ def test_a_mismatch_in_hopping_fails_the_sts_from_the_second_block_on(field: dic
 def test_another_channel_or_code_is_silence(field: dict) -> None:
     pair = Pair().start(**field).run()
     assert set().union(*pair.statuses()) == {Status.RX_TIMEOUT}
+
+
+def test_a_chip_that_is_one_anchor_says_that_it_heard_nothing() -> None:
+    pair = Pair().start(CHANNEL_NUMBER=5, RESPONDER_SLOT_INDEX=1).run()
     last = pair.vehicle.notified("RANGE_CCC_DATA")[-1]
     assert last.responder_status == CccStatus.LISTENING
 
