@@ -7,7 +7,7 @@ payload``. Integers are little-endian. What payloads mean is in :mod:`dkey.codec
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
@@ -63,14 +63,15 @@ class Packet:
         type: What kind of packet.
         group: Group identifier of a control packet, data packet format of a data packet, 0..15.
         opcode: 0..63; 0 in a data packet.
-        payload: At most 255 bytes in one control packet, 4092 in one data packet.
+        payload: At most 255 bytes in one control packet, 4092 in one data packet. It is left out
+            of the repr: a session key may stand in it.
         more: Whether segments follow.
     """
 
     type: PacketType
     group: int
     opcode: int = 0
-    payload: bytes = b""
+    payload: bytes = field(default=b"", repr=False)
     more: bool = False
 
     def to_bytes(self) -> bytes:

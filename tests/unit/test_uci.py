@@ -337,8 +337,11 @@ def test_a_value_that_does_not_fit_is_a_fault_of_this_side():
 
 
 def test_a_parameter_does_not_show_its_value():
-    assert "abab" not in repr(Parameter(AppConfig.URSK, b"\xab" * 32))
-    assert "abab" not in repr(session.Controlee(1, 2, b"\xab" * 16))
+    key = Parameter(AppConfig.URSK, b"\xab" * 32)
+    message = command("SET_APP_CONFIG", session.SetAppConfigCmd(token=1, parameters=(key,)))
+    for shown in (key, message, encode(message)):
+        assert "\\xab" not in repr(shown)
+    assert "\\xab" not in repr(session.Controlee(1, 2, b"\xab" * 16))
 
 
 def test_a_bare_list_that_ends_inside_a_parameter_is_malformed():
