@@ -10,13 +10,14 @@ channel is invented: figures rank methods, they are no claim about cars.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isnan
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dkey.ranging.layout import Mount
 from dkey.ranging.measurement import AnchorRange
-from dkey.ranging.twr import METRES_PER_RCTU, RCTU_S, SPEED_OF_LIGHT_M_S, distances_m
+from dkey.ranging.twr import RCTU_S, SPEED_OF_LIGHT_M_S, distances_m
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +28,6 @@ __all__ = ["CHANNELS", "Channel", "as_ranges", "inside_box", "measure", "walks_i
 
 SLOT_S = 2e-3
 STAMP_SD_S = 100e-12
-Floats = "NDArray[np.float64]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +40,8 @@ class Channel:
         body_m: Mean of that.
         loss: Share of lost ranges of clear links.
         blocked_loss: The same of blocked links.
-        shadow_m: Lengthening of the links behind the bearer, for the whole walk; one or two bodies.
-        shadow_deg: Width of the sector behind the bearer that the shadow covers.
+        shadow_m: Lengthening by the bearer's body, and by that and one more in front of it.
+        shadow_deg: Width of the sector that the bearer's body covers.
         height_sd_m: How far the height of the device differs from walk to walk.
     """
 
@@ -59,7 +59,7 @@ CHANNELS = {
     "plain": Channel(),
     "more NLOS": Channel(blocked_m=0.6, body_share=0.3, body_m=0.7),
     "34 % loss": Channel(loss=0.34, blocked_loss=0.45),
-    "two bodies": Channel(shadow_m=(0.82, 1.27), shadow_deg=120.0),
+    "two bodies": Channel(shadow_m=(0.82, 1.27), shadow_deg=90.0),
     "back pocket": Channel(
         shadow_m=(0.82,), shadow_deg=160.0, loss=0.15, blocked_loss=0.34, height_sd_m=0.1
     ),
@@ -87,11 +87,9 @@ def measure(
 ) -> NDArray[np.float64]:
     """Return measured distances (trials, anchors) in metres, NaN where lost.
 
-    Args:
-        at: Positions, (trials, 2).
-        heading: Where the bearer faces, rad, (trials,); the device is in front, or for a channel
-            with a shadow behind which the body stands.
-        height: Of the device, (trials,).
+    ``at`` are positions (trials, 2), ``heading`` is where the bearers face, rad, ``height`` that of
+    their devices. A shadow is ahead of the bearer: the device is in a back pocket, and all
+    anchors in the sector are behind the body.
     """
     anchors = np.array([(a.x_m, a.y_m, a.z_m) for a in layout.anchors])
     way = anchors[None, :, :2] - at[:, None, :]
@@ -112,11 +110,14 @@ def measure(
         chance.random(shape) < channel.body_share, chance.exponential(channel.body_m, shape), 0.0
     )
     if channel.shadow_m:
-        bearing = np.arctan2(way[..., 1], way[..., 0]) - heading[:, None] - np.pi
-        behind = np.abs((bearing + np.pi) % (2 * np.pi) - np.pi)
-        share = np.radians(channel.shadow_deg) / 2
+        bearing = np.arctan2(way[..., 1], way[..., 0]) - heading[:, None]
+        aside = np.abs((bearing + np.pi) % (2 * np.pi) - np.pi)
+        shadow = np.zeros(shape)
+        # The body of the bearer covers the whole sector, one more in front of it half of that.
         for bodies, metres in enumerate(channel.shadow_m):
-            late += np.where(behind < share / (1 + bodies), metres if not bodies else 0.45, 0.0)
+            sector = np.radians(channel.shadow_deg) / 2 / (1 + bodies)
+            shadow = np.where(aside < sector, metres, shadow)
+        late += shadow
     lost = chance.random(shape) < np.where(blocked, channel.blocked_loss, channel.loss)
     return np.where(lost, np.nan, _ranging(distance, late, chance))
 
@@ -150,7 +151,6 @@ def _ranging(
             stamp(final_rx, theirs, STAMP_SD_S),
         ]
     )
-    assert METRES_PER_RCTU > 0
     return distances_m(stamps)
 
 
@@ -158,7 +158,7 @@ def as_ranges(row: NDArray[np.float64]) -> tuple[AnchorRange, ...]:
     """Return one trial's distances as an UWB subsystem reports them: whole centimetres."""
     return tuple(
         AnchorRange(anchor=at, distance_cm=float(round(metres * 100)))
-        if metres == metres  # noqa: PLR0124 - NaN is a lost range
+        if not isnan(metres)
         else AnchorRange(anchor=at, status=0x21)
         for at, metres in enumerate(row.tolist())
     )

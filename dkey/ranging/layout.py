@@ -14,7 +14,16 @@ from typing import Final
 
 from dkey.errors import FileFormatError
 
-__all__ = ["Anchor", "Door", "Layout", "Mount", "Zone", "ZoneRules", "format_layout", "parse_layout"]
+__all__ = [
+    "Anchor",
+    "Door",
+    "Layout",
+    "Mount",
+    "Zone",
+    "ZoneRules",
+    "format_layout",
+    "parse_layout",
+]
 
 CLAUSE: Final = "specs/proximity.md §1"
 FORMAT: Final = "dkey.layout/1"
