@@ -234,9 +234,15 @@ class Proximity:
         notices: list[Notice],
     ) -> Verdict | None:
         """Lock when the last key that was at the vehicle is gone, and none is inside."""
-        if signals.locked is True or signals.driving or signals.doors_closed is False:
-            return None
         here = {key.grant.credential_id: key for key in keys if key.grant is not None}
+        if signals.locked is True:
+            # Who left a locked vehicle has left: it must not lock in whoever opens it next.
+            for credential_id, memory in self._memory.items():
+                if self._gone(memory, here.get(credential_id), now_s):
+                    memory.close = False
+            return None
+        if signals.driving or signals.doors_closed is False:
+            return None
         leaving = None
         for credential_id, memory in self._memory.items():
             key = here.get(credential_id)

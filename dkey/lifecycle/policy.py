@@ -20,8 +20,8 @@ __all__ = [
     "CODE_TIMEOUT_MIN",
     "HORN_AUTO_OFF_S",
     "INITIAL_CARDS",
-    "LOST_LOCK_S",
     "LOG_RETENTION_MONTHS",
+    "LOST_LOCK_S",
     "MAX_CARDS",
     "MAX_DEVICES_PER_HOLDER",
     "MAX_FAST_CANDIDATES",
@@ -91,7 +91,7 @@ REMOTE_HOURS: Final[Mapping[str, int]] = MappingProxyType(
 START_DWELL_S: Final = 0.3
 """A key must have been in the cabin for this long before it starts the engine (ours; S14)."""
 LOST_LOCK_S: Final = 15.0
-"""A key outside that was not measured for this long counts as gone (ours: holes last up to 12 s)."""
+"""A key outside that is not measured for this long is gone (ours: holes reach 12 s)."""
 ABSENT_HOLD_S: Final = 60.0
 """A key that was inside holds the walk-away lock for this long after its session ended (ours)."""
 
