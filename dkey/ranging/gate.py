@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from math import isfinite
+from math import inf, isfinite
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
@@ -82,6 +82,7 @@ class GateSettings:
         rounds: So many consecutive rounds must agree.
         min_anchors: Good anchors that a round needs.
         max_age_s: A round older than this carries no decision.
+        hold_s: For this long after a trusted round, one with too few anchors is no reason to doubt.
         min_distance_cm: More negative than noise and calibration explain.
         max_distance_cm: Beyond this there is no UWB link.
         max_speed_m_s: Of a device.
@@ -107,6 +108,7 @@ class GateSettings:
     rounds: int = 3
     min_anchors: int = 3
     max_age_s: float = 1.0
+    hold_s: float = 0.3
     min_distance_cm: float = -30.0
     max_distance_cm: float = 10_000.0
     max_speed_m_s: float = 3.0
@@ -166,6 +168,7 @@ class TrustGate:
         self._clock_rounds = [0] * count
         self._failed: deque[bool] = deque(maxlen=self.settings.window)
         self._agreed = 0
+        self._trusted_s = -inf
 
     @property
     def suspicions(self) -> tuple[Reason, ...]:
@@ -196,11 +199,15 @@ class TrustGate:
         if self._admissible(measured, found):
             good = self._good(measured, found)
             good = self._consistent(good, found)
-            if self._approach(good, measured.at_s, found):
+            few = len(good) < self.settings.min_anchors
+            if not few and self._approach(good, measured.at_s, found):
                 self._agree(good, measured.at_s, found)
-            if len(good) < self.settings.min_anchors:
+            if Reason.JUMP in found:
+                good = {}
+            if few:
+                # Says nothing against the rounds before, which carry on for a moment.
                 found[Reason.FEW_ANCHORS] = None
-                self._agreed = 0
+                good = {}
             self._failed.append(Reason.STS_FAILED in found or Reason.CLOCK_RATIO in found)
             if sum(self._failed) >= self.settings.failures:
                 self._suspect(
@@ -210,15 +217,20 @@ class TrustGate:
         else:
             good = {}
             self._agreed = 0
-        self._trust = self._judge(found, good)
+        self._trust = self._judge(found, good, measured.at_s)
         return self._trust
 
-    def _judge(self, found: dict[Reason, None], good: dict[int, float]) -> Trust:
+    def _judge(self, found: dict[Reason, None], good: dict[int, float], at_s: float) -> Trust:
         level = TrustLevel.TRUSTED
         if self._suspicions:
             level = TrustLevel.SUSPICIOUS
         elif not found.keys().isdisjoint(_DOUBTS):
             level = TrustLevel.DOUBTFUL
+        elif Reason.FEW_ANCHORS in found:
+            if at_s - self._trusted_s > self.settings.hold_s:
+                level = TrustLevel.DOUBTFUL
+        else:
+            self._trusted_s = at_s
         reasons = dict.fromkeys([*self._suspicions, *found])
         return Trust(level=level, reasons=tuple(reasons), anchors=frozenset(good))
 
@@ -338,7 +350,7 @@ class TrustGate:
     def _approach(self, good: dict[int, float], at_s: float, found: dict[Reason, None]) -> bool:
         """Whether the device came no faster than anyone moves; remembers the middle distance."""
         settings = self.settings
-        if not settings.speed or len(good) < settings.min_anchors:
+        if not settings.speed:
             return True
         middle = median(good.values())
         slow = True
@@ -382,7 +394,6 @@ _DOUBTS: Final = frozenset(
         Reason.CLOCK_WENT_BACK,
         Reason.JUMP,
         Reason.NO_AGREEMENT,
-        Reason.FEW_ANCHORS,
     }
 )
 """What makes the whole round doubtful; the rest costs single anchors."""

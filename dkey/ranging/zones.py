@@ -6,7 +6,7 @@ was carried in is not locked in; every other zone must be seen for a while (spec
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import hypot
 from typing import TYPE_CHECKING
 
@@ -65,6 +65,11 @@ class ZoneTracker:
         before = self.state(now_s)
         if estimate is None:
             return before
+        if estimate.early_m > self._rules.max_early_m:
+            # Measured, but at no position: the zone stays, and nothing is on its way to the next.
+            self._candidate = None
+            self._state = replace(before, measured_s=now_s)
+            return self._state
         seen = self._seen(estimate, before.zone)
         if seen is not self._candidate:
             self._candidate, self._candidate_s = seen, now_s
