@@ -107,6 +107,7 @@ class Walks:
         dt_s: float,
         chance: np.random.Generator,
     ) -> Walks:
+        """Measure all walks of ``paths`` through a channel."""
         path, heading = paths
         trials = path.shape[1]
         height = layout.phone_height_m + channel.height_sd_m * chance.standard_normal(trials)
@@ -119,6 +120,7 @@ class Walks:
         return cls(layout, path, dt_s, metres, ratios)
 
     def rounds(self, trial: int) -> Iterator[RangingRound]:
+        """Return the rounds of one walk in order."""
         for step in range(len(self.path)):
             yield as_round(
                 step, step * self.dt_s, self.metres[step, trial], self.ratios[step, trial]

@@ -243,14 +243,7 @@ class Proximity:
             return None
         if signals.driving or signals.doors_closed is False:
             return None
-        leaving = None
-        for credential_id, memory in self._memory.items():
-            key = here.get(credential_id)
-            if self._gone(memory, key, now_s):
-                if memory.close:
-                    leaving = credential_id
-            elif memory.last is not Zone.CABIN:
-                return None  # somebody is still at the vehicle
+        leaving = self._leaver(here, now_s)
         if leaving is None:
             return None
         for credential_id, memory in self._memory.items():
@@ -262,6 +255,16 @@ class Proximity:
         return Verdict(
             action=Action.LOCK, code=None, credential_id=leaving, text="no key is at the vehicle"
         )
+
+    def _leaver(self, here: dict[str, KeyPresence], now_s: float) -> str | None:
+        """Return a key that was at the vehicle and is gone; None while another is outside of it."""
+        leaving = None
+        for credential_id, memory in self._memory.items():
+            if self._gone(memory, here.get(credential_id), now_s):
+                leaving = credential_id if memory.close else leaving
+            elif memory.last is not None and memory.last is not Zone.CABIN:
+                return None
+        return leaving
 
     @staticmethod
     def _gone(memory: _Memory, key: KeyPresence | None, now_s: float) -> bool:

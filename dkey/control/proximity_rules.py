@@ -14,11 +14,12 @@ from dkey.errors import RefusalCode
 from dkey.lifecycle.policy import START_DWELL_S
 from dkey.lifecycle.roles import Permission, Role
 from dkey.ranging.gate import Trust, TrustLevel
-from dkey.ranging.layout import Zone
 from dkey.ranging.zones import ZoneState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from dkey.ranging.layout import Zone
 
 __all__ = [
     "PROXIMITY_START_RULES",
