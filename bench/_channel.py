@@ -10,24 +10,39 @@ channel is invented: figures rank methods, they are no claim about cars.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isnan
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dkey.ranging.layout import Mount
-from dkey.ranging.measurement import AnchorRange
-from dkey.ranging.twr import METRES_PER_RCTU, RCTU_S, SPEED_OF_LIGHT_M_S, distances_m
+from dkey.ranging.measurement import AnchorRange, RangingRound
+from dkey.ranging.twr import RCTU_S, SPEED_OF_LIGHT_M_S, clock_ratios_ppb, distances_m
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dkey.ranging.layout import Layout
 
-__all__ = ["CHANNELS", "Channel", "as_ranges", "inside_box", "measure", "walks_in"]
+__all__ = [
+    "CHANNELS",
+    "SESSION",
+    "Channel",
+    "as_round",
+    "clocks_of",
+    "inside_box",
+    "measure",
+    "walks_by",
+    "walks_in",
+    "walks_up",
+]
 
 SLOT_S = 2e-3
 STAMP_SD_S = 100e-12
-Floats = "NDArray[np.float64]"
+SESSION = 7
+LOST = 0x21
+"""Status of an anchor that received no response (RX_TIMEOUT)."""
+Clocks = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +55,8 @@ class Channel:
         body_m: Mean of that.
         loss: Share of lost ranges of clear links.
         blocked_loss: The same of blocked links.
-        shadow_m: Lengthening of the links behind the bearer, for the whole walk; one or two bodies.
-        shadow_deg: Width of the sector behind the bearer that the shadow covers.
+        shadow_m: Lengthening by the bearer's body, and by that and one more in front of it.
+        shadow_deg: Width of the sector that the bearer's body covers.
         height_sd_m: How far the height of the device differs from walk to walk.
     """
 
@@ -59,7 +74,7 @@ CHANNELS = {
     "plain": Channel(),
     "more NLOS": Channel(blocked_m=0.6, body_share=0.3, body_m=0.7),
     "34 % loss": Channel(loss=0.34, blocked_loss=0.45),
-    "two bodies": Channel(shadow_m=(0.82, 1.27), shadow_deg=120.0),
+    "two bodies": Channel(shadow_m=(0.82, 1.27), shadow_deg=90.0),
     "back pocket": Channel(
         shadow_m=(0.82,), shadow_deg=160.0, loss=0.15, blocked_loss=0.34, height_sd_m=0.1
     ),
@@ -83,15 +98,16 @@ def measure(
     at: NDArray[np.float64],
     heading: NDArray[np.float64],
     height: NDArray[np.float64],
+    clocks: Clocks,
     chance: np.random.Generator,
-) -> NDArray[np.float64]:
-    """Return measured distances (trials, anchors) in metres, NaN where lost.
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return measured distances in metres, NaN where lost, and clock ratios in 10^-9.
 
-    Args:
-        at: Positions, (trials, 2).
-        heading: Where the bearer faces, rad, (trials,); the device is in front, or for a channel
-            with a shadow behind which the body stands.
-        height: Of the device, (trials,).
+    Both are of shape (trials, anchors).
+
+    ``at`` are positions (trials, 2), ``heading`` is where the bearers face, rad, ``height`` that of
+    their devices. A shadow is ahead of the bearer: the device is in a back pocket, and all
+    anchors in the sector are behind the body.
     """
     anchors = np.array([(a.x_m, a.y_m, a.z_m) for a in layout.anchors])
     way = anchors[None, :, :2] - at[:, None, :]
@@ -112,23 +128,29 @@ def measure(
         chance.random(shape) < channel.body_share, chance.exponential(channel.body_m, shape), 0.0
     )
     if channel.shadow_m:
-        bearing = np.arctan2(way[..., 1], way[..., 0]) - heading[:, None] - np.pi
-        behind = np.abs((bearing + np.pi) % (2 * np.pi) - np.pi)
-        share = np.radians(channel.shadow_deg) / 2
+        bearing = np.arctan2(way[..., 1], way[..., 0]) - heading[:, None]
+        aside = np.abs((bearing + np.pi) % (2 * np.pi) - np.pi)
+        shadow = np.zeros(shape)
+        # The body of the bearer covers the whole sector, one more in front of it half of that.
         for bodies, metres in enumerate(channel.shadow_m):
-            late += np.where(behind < share / (1 + bodies), metres if not bodies else 0.45, 0.0)
+            sector = np.radians(channel.shadow_deg) / 2 / (1 + bodies)
+            shadow = np.where(aside < sector, metres, shadow)
+        late += shadow
     lost = chance.random(shape) < np.where(blocked, channel.blocked_loss, channel.loss)
-    return np.where(lost, np.nan, _ranging(distance, late, chance))
+    metres, ratios = _ranging(distance, late, clocks, chance)
+    return np.where(lost, np.nan, metres), ratios
 
 
 def _ranging(
-    distance: NDArray[np.float64], late: NDArray[np.float64], chance: np.random.Generator
-) -> NDArray[np.float64]:
+    distance: NDArray[np.float64],
+    late: NDArray[np.float64],
+    clocks: Clocks,
+    chance: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Run the rounds of all trials: six timestamps for each link, then two-way ranging."""
-    trials, count = distance.shape
+    count = distance.shape[1]
     flight = (distance + late) / SPEED_OF_LIGHT_M_S
-    ours = 1 + chance.uniform(-20e-6, 20e-6, (trials, 1))
-    theirs = 1 + chance.uniform(-20e-6, 20e-6, (trials, count))
+    ours, theirs = clocks
     poll_rx = flight
     reply = (1 + np.arange(count)) * SLOT_S / theirs
     response_rx = poll_rx + reply + flight
@@ -150,17 +172,34 @@ def _ranging(
             stamp(final_rx, theirs, STAMP_SD_S),
         ]
     )
-    assert METRES_PER_RCTU > 0
-    return distances_m(stamps)
+    return distances_m(stamps), clock_ratios_ppb(stamps)
 
 
-def as_ranges(row: NDArray[np.float64]) -> tuple[AnchorRange, ...]:
-    """Return one trial's distances as an UWB subsystem reports them: whole centimetres."""
-    return tuple(
-        AnchorRange(anchor=at, distance_cm=float(round(metres * 100)))
-        if metres == metres  # noqa: PLR0124 - NaN is a lost range
-        else AnchorRange(anchor=at, status=0x21)
-        for at, metres in enumerate(row.tolist())
+def clocks_of(layout: Layout, trials: int, chance: np.random.Generator) -> Clocks:
+    """Return the rates of the devices' and of the anchors' clocks, one draw for a whole walk."""
+    return (
+        1 + chance.uniform(-20e-6, 20e-6, (trials, 1)),
+        1 + chance.uniform(-20e-6, 20e-6, (trials, len(layout.anchors))),
+    )
+
+
+def as_round(
+    block: int, at_s: float, metres: NDArray[np.float64], ratios: NDArray[np.float64]
+) -> RangingRound:
+    """Return one trial's round as an UWB subsystem reports it: whole centimetres."""
+    ranges = tuple(
+        AnchorRange(anchor=at, status=LOST)
+        if isnan(away)
+        else AnchorRange(anchor=at, distance_cm=float(round(away * 100)), clock_ratio_ppb=ratio)
+        for at, (away, ratio) in enumerate(zip(metres.tolist(), ratios.tolist(), strict=True))
+    )
+    return RangingRound(
+        session_id=SESSION,
+        block=block,
+        round=0,
+        sts_index=block * 100,
+        at_s=at_s,
+        ranges=ranges,
     )
 
 
@@ -181,3 +220,31 @@ def walks_in(
     to_door = np.arctan2(*(door - start).T[::-1])
     heading = np.where(entered[..., 0] > 0.5, 0.0, to_door)
     return path, heading
+
+
+def walks_up(
+    layout: Layout, trials: int, steps: int, dt_s: float, chance: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return walks (steps, trials, 2) straight to the driver's handle at 1.4 m/s, and headings.
+
+    They begin 6 m away, from any direction within 60 degrees of straight ahead, at any moment
+    within a block, and end at the handle.
+    """
+    driver = layout.doors[0]
+    angle = np.pi / 2 + chance.uniform(-np.pi / 3, np.pi / 3, trials)
+    way = np.stack([np.cos(angle), np.sin(angle)], 1)
+    at_s = np.arange(steps)[:, None] * dt_s + chance.uniform(0, dt_s, trials)
+    away = np.maximum(6.0 - 1.4 * at_s, 0.0)
+    path = np.array([driver.x_m, driver.y_m]) + away[..., None] * way
+    return path, np.broadcast_to(angle + np.pi, (steps, trials))
+
+
+def walks_by(
+    layout: Layout, trials: int, steps: int, dt_s: float, chance: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return walks past the driver's side, 2 m from the body at 1.4 m/s, either way."""
+    way = np.where(chance.random(trials) < 0.5, 1.0, -1.0)
+    at_s = (np.arange(steps) - steps / 2)[:, None] * dt_s + chance.uniform(0, dt_s, trials)
+    across = _box(layout.outline)[3] + 2.0
+    path = np.stack([layout.doors[0].x_m + way * 1.4 * at_s, np.full_like(at_s, across)], 2)
+    return path, np.broadcast_to(np.where(way > 0, 0.0, np.pi), (steps, trials))

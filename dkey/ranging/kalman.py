@@ -115,9 +115,9 @@ class KalmanFilter:
         mean, cov = self._mean, self._cov
         for axis in (0, 1):
             mean[axis] += mean[axis + 2] * dt_s
-        for row in (0, 1):  # F P
+        for axis in (0, 1):  # F P
             for column in range(4):
-                cov[row][column] += dt_s * cov[row + 2][column]
+                cov[axis][column] += dt_s * cov[axis + 2][column]
         for row in cov:  # (F P) F'
             row[0] += dt_s * row[2]
             row[1] += dt_s * row[3]

@@ -14,7 +14,16 @@ from typing import Final
 
 from dkey.errors import FileFormatError
 
-__all__ = ["Anchor", "Door", "Layout", "Mount", "Zone", "ZoneRules", "format_layout", "parse_layout"]
+__all__ = [
+    "Anchor",
+    "Door",
+    "Layout",
+    "Mount",
+    "Zone",
+    "ZoneRules",
+    "format_layout",
+    "parse_layout",
+]
 
 CLAUSE: Final = "specs/proximity.md §1"
 FORMAT: Final = "dkey.layout/1"
@@ -83,6 +92,7 @@ class ZoneRules:
         dwell_s: How long a zone other than CABIN must be seen before it counts.
         far_dwell_s: The same for FAR, which locks.
         max_sd_m: A position less sure than this enters no door zone.
+        max_early_m: A position that a range contradicts by more than this enters no zone.
         stale_s: Without a measurement for this long, the zone is unknown.
     """
 
@@ -95,6 +105,7 @@ class ZoneRules:
     dwell_s: float = 0.09
     far_dwell_s: float = 1.0
     max_sd_m: float = 0.4
+    max_early_m: float = 0.3
     stale_s: float = 1.0
 
 
@@ -258,7 +269,7 @@ def _zones(value: object) -> ZoneRules:
         and 0 < rules.door_enter_m <= rules.door_leave_m
         and 0 < rules.near_enter_m <= rules.near_leave_m
         and min(rules.dwell_s, rules.far_dwell_s) >= 0
-        and min(rules.max_sd_m, rules.stale_s) > 0
+        and min(rules.max_sd_m, rules.max_early_m, rules.stale_s) > 0
     )
     if not ordered:
         raise _bad("zones: each leave threshold must lie outside of its enter threshold")

@@ -25,9 +25,12 @@ __all__ = ["ParticleFilter"]
 
 _SEEDS: Final = 4096
 """Candidate positions at the first round and after the filter lost the device."""
-_LOST: Final = 0.02
+_LOST: Final = 0.1
 """Mean likelihood per range, m^-1, below which the particles do not explain the round."""
 _LOST_ROUNDS: Final = 3
+_EARLY_M: Final = 0.3
+"""A range this much shorter than the position allows contradicts it."""
+_EARLY_ROUNDS: Final = 2
 _MIRRORED: Final = 100
 """One of so many particles is tried on the other side of the vehicle at a resampling."""
 _ACROSS: Final = np.float32(-1)
@@ -76,6 +79,7 @@ class ParticleFilter:
         self._every = _MIRRORED
         self._ready = False
         self._lost = 0
+        self._early = 0
 
     def update(self, ranges: Sequence[AnchorRange], dt_s: float) -> Estimate | None:
         """Take one round; None until three anchors measured at once."""
@@ -93,7 +97,11 @@ class ParticleFilter:
             weights *= self._likelihood(self._bodies, self._state, column)
             total = float(weights.sum())
             self._lost = self._lost + 1 if total < _LOST**have and have >= 3 else 0
-            if self._lost >= _LOST_ROUNDS or not total > 1e-30:
+            if (
+                self._lost >= _LOST_ROUNDS
+                or (self._early >= _EARLY_ROUNDS and have >= 3)
+                or not total > 1e-30
+            ):
                 self._ready = have >= 3
                 if not self._ready:
                     return None
@@ -102,6 +110,7 @@ class ParticleFilter:
                 total = max(float(weights.sum()), 1e-30)
             weights *= np.float32(1 / total)
         estimate = self._estimate(found)
+        self._early = self._early + 1 if estimate.early_m > _EARLY_M else 0
         if float(weights @ weights) * self._count > 2:
             self._resample()
         return estimate
@@ -167,7 +176,7 @@ class ParticleFilter:
         self._state[:2] = state[:, kept]
         self._state[2:] = chance.normal(0.0, 0.8, (2, self._count))
         self._weights.fill(1 / self._count)
-        self._ready, self._lost = True, 0
+        self._ready, self._lost, self._early = True, 0, 0
 
     def _resample(self) -> None:
         """Keep each particle in proportion to its weight (systematic resampling)."""

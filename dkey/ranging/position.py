@@ -42,6 +42,14 @@ class Estimate:
         return sqrt(max(0.0, self.covariance_m2[0] + self.covariance_m2[2]))
 
     @property
+    def early_m(self) -> float:
+        """How far the shortest range, against the position, is too short; m, 0 or more.
+
+        Paths only ever get longer, so a range that is too short contradicts the position.
+        """
+        return -min((each for each in self.residuals_m if each is not None and each < 0), default=0)
+
+    @property
     def speed_m_s(self) -> float:
         """Speed over ground."""
         return hypot(self.vx_m_s, self.vy_m_s)

@@ -31,6 +31,8 @@ NO_RANGE_M: Final = 1e5
 """Stands for a range that was not measured: every position explains it equally well."""
 HALF_SPAN_M: Final = 16.0
 """The map covers a square of this half side around the vehicle."""
+_MEASURED: Final = frozenset({0x00, 0x1B})
+"""UCI statuses with a usable distance: good, and good but negative."""
 _CELL_M: Final = 0.05
 _BIN_M: Final = 0.01
 _REACH_M: Final = 48.0
@@ -62,7 +64,7 @@ def measured_m(ranges: Sequence[AnchorRange], anchors: int) -> list[float]:
     """
     found = [NO_RANGE_M] * anchors
     for each in ranges:
-        if each.status == 0 and each.distance_cm is not None and 0 <= each.anchor < anchors:
+        if each.status in _MEASURED and each.distance_cm is not None and 0 <= each.anchor < anchors:
             metres = each.distance_cm / 100
             if -_REACH_M < metres < _REACH_M:  # also drops NaN
                 found[each.anchor] = metres
