@@ -65,6 +65,11 @@ class UwbServer:
         self._open: dict[asyncio.StreamWriter, UwbSubsystem] = {}
         self._number = 0
 
+    @property
+    def subsystems(self) -> tuple[UwbSubsystem, ...]:
+        """Return the subsystems of all open connections, oldest first."""
+        return tuple(self._open.values())
+
     async def run(self, host: str, port: int) -> None:
         """Serve; with port 0 the system chooses one, which the ``ready`` event names.
 
