@@ -13,6 +13,7 @@ from firmware_mock.uwb_air import Station
 from firmware_mock.uwb_attacks import Advance, Jamming, Relay, Replay
 from firmware_mock.uwb_channel import OK, RX_TIMEOUT, STS_FAILED, Car, Channel
 from firmware_mock.uwb_paths import PATHS, walks
+from firmware_mock.uwb_session import ResponderSession
 
 LATE = replace(PARAMETERS, ursk=Secret(bytes(range(1, 33))))
 MAC_DECODE = 0x25
@@ -67,6 +68,13 @@ def test_a_mismatch_shows_as_a_failed_sts_and_never_as_a_distance(field: str, wr
     assert {STS_FAILED} in world.statuses()
     assert set().union(*world.statuses()) <= {STS_FAILED, RX_TIMEOUT}
     assert all(each.responders == 0 for each in world.sent)
+
+
+@pytest.mark.parametrize("field", ["session_id", "pulse_shape", "ran_multiplier"])
+def test_a_vehicle_that_does_not_check_the_sts_would_not_notice(field: str, monkeypatch) -> None:
+    monkeypatch.setattr(ResponderSession, "_is_mine", lambda *_: True)
+    world = World(MISMATCHES[field], PARAMETERS).run()
+    assert STS_FAILED not in set().union(*world.statuses())
 
 
 @pytest.mark.parametrize("field", [{"hop_key": 5}, {"continuous": False}])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dkey.ranging.layouts import SHIPPED, shipped_layout
 from firmware_mock.uwb_channel import (
     NEGATIVE_DISTANCE,
     OK,
@@ -154,3 +155,19 @@ def test_a_round_reads_as_the_vehicle_takes_it() -> None:
 
 def test_the_speed_can_be_measured() -> None:
     assert rounds_per_second(2000) > 0
+
+
+def test_the_saloon_is_the_car_of_the_published_figures() -> None:
+    assert Car.of(shipped_layout("saloon")) == Car.SIX
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_each_shipped_layout_makes_a_car(name: str) -> None:
+    layout = shipped_layout(name)
+    car = Car.of(layout)
+    assert len(car.anchors_m) == len(car.cabin) == len(layout.anchors)
+    assert car.inside(np.array([[0.0, 0.0], [0.0, 1.2], [3.5, 0.0]])).tolist() == [
+        True,
+        False,
+        False,
+    ]
