@@ -49,6 +49,18 @@ def test_the_vehicle_measures_the_true_distance() -> None:
         assert each.distance_cm == pytest.approx(100 * true_m((4.0, 3.0), each.anchor), abs=10)
 
 
+@pytest.mark.parametrize("chaps", [3, 4, 6, 8, 9, 12, 24])
+@pytest.mark.parametrize("responders", [2, 6, 7])
+def test_every_slot_length_and_number_of_responders_measures_the_truth(chaps, responders) -> None:
+    told = changed(
+        chaps_per_slot=chaps, responders=responders, slots_per_round=12, ran_multiplier=2
+    )
+    world = World(told).run()
+    assert len(world.rounds[0].ranges) == min(responders, 6)
+    for each in world.rounds[0].ranges:
+        assert each.distance_cm == pytest.approx(100 * true_m((4.0, 3.0), each.anchor), abs=12)
+
+
 def test_both_ends_name_the_same_index_and_it_always_rises() -> None:
     world = World(changed(**HOPPING)).run()
     indices = [entry.sts_index for entry in world.rounds]

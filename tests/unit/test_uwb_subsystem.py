@@ -178,6 +178,15 @@ def test_values_that_do_not_go_together_are_refused(idle: Host) -> None:
     assert answer.status == Status.INVALID_RANGE
 
 
+def test_a_round_that_32_bit_time_stamps_cannot_span_is_refused(host: Host) -> None:
+    host.init()
+    long = {"SLOT_DURATION": 24 * 400, "SLOTS_PER_RR": 16, "RANGING_INTERVAL": 192}
+    values = {AppConfig.DEVICE_TYPE: 0, AppConfig.DEVICE_ROLE: 0} | VALUES
+    values |= {AppConfig[name]: value for name, value in long.items()}
+    assert host.configure(values | {AppConfig.NUMBER_OF_CONTROLEES: 8}).status == 0x05
+    assert host.configure(values | {AppConfig.NUMBER_OF_CONTROLEES: 7}).status == Status.OK
+
+
 def test_an_active_session_keeps_its_parameters(idle: Host) -> None:
     idle.on("RANGE_START")
     answer = idle.configure({AppConfig.PREAMBLE_CODE_INDEX: 12})
