@@ -221,6 +221,17 @@ def test_an_index_is_used_once_for_each_ranging_secret() -> None:
         assert host.on("RANGE_START") == Status.OK
 
 
+def test_frame_counters_go_on_in_the_next_session_of_a_ranging_secret() -> None:
+    pair = Pair().start().run()
+    used = pair.phone.chip.sessions[SESSION].run.session.frame_counter
+    pair.phone.on("RANGE_STOP")
+    time0 = pair.air.now_ns // 1000 + 50_000
+    pair.phone.configure({AppConfig.UWB_TIME0: time0, AppConfig.STS_INDEX: 9000})
+    pair.phone.on("RANGE_START")
+    assert used == 20
+    assert pair.phone.chip.sessions[SESSION].run.session.frame_counter == used
+
+
 def test_a_suspended_session_resumes_with_a_new_index_and_time() -> None:
     pair = Pair().start().run(0.5)
     for host in (pair.phone, pair.vehicle):
