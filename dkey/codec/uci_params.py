@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APP_CONFIG_SIZES",
+    "CHANNELS",
+    "CHAPS_PER_SLOT",
+    "HOP_ADAPTIVE",
+    "HOP_CONTINUOUS",
+    "HOP_NONE",
+    "HOP_SEQUENCE_AES",
+    "HOP_SEQUENCE_DEFAULT",
+    "SYNC_CODES",
     "AppConfig",
     "CapId",
     "CccCapabilities",
@@ -238,8 +246,12 @@ class CapId(IntEnum):
     MIN_INITIATION_TIME = 0xA9
 
 
-_CHAPS: Final = (3, 4, 6, 8, 9, 12, 24)
-_CHANNELS: Final = (5, 9)
+CHAPS_PER_SLOT: Final = (3, 4, 6, 8, 9, 12, 24)
+"""Slot lengths in chaps; the place in this table is the bit in a capability bitmask."""
+CHANNELS: Final = (5, 9)
+"""UWB channels; the place in this table is the bit in a capability bitmask."""
+SYNC_CODES: Final = range(1, 33)
+"""Preamble codes; code n is bit n-1 of a capability bitmask."""
 HOP_NONE: Final = 0x80
 HOP_CONTINUOUS: Final = 0x40
 HOP_ADAPTIVE: Final = 0x20
@@ -292,10 +304,10 @@ class CccCapabilities:
 
         versions = octets(CapId.PROTOCOL_VERSIONS)
         return cls(
-            chaps_per_slot=_bits(number(CapId.CHAPS_PER_SLOT), _CHAPS),
-            sync_codes=_bits(number(CapId.SYNC_CODES), range(1, 33)),
+            chaps_per_slot=_bits(number(CapId.CHAPS_PER_SLOT), CHAPS_PER_SLOT),
+            sync_codes=_bits(number(CapId.SYNC_CODES), SYNC_CODES),
             hopping=number(CapId.HOPPING),
-            channels=_bits(number(CapId.CHANNELS), _CHANNELS),
+            channels=_bits(number(CapId.CHANNELS), CHANNELS),
             protocol_versions=tuple(
                 int.from_bytes(versions[at : at + 2], "big") for at in range(0, len(versions), 2)
             ),

@@ -50,10 +50,17 @@ async def open_uci_serial(
     # The port keeps its own descriptor, and with it the lock; each transport closes its copy.
     taking = os.fdopen(os.dup(port.fileno()), "rb", buffering=0)
     giving = os.fdopen(os.dup(port.fileno()), "wb", buffering=0)
-    incoming, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), taking)
-    outgoing, protocol = await loop.connect_write_pipe(
-        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), giving
-    )
+    try:
+        incoming, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), taking
+        )
+        outgoing, protocol = await loop.connect_write_pipe(
+            lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), giving
+        )
+    except BaseException:  # cancelled: the port must not stay locked
+        for each in (taking, giving, port):
+            each.close()
+        raise
     writer = asyncio.StreamWriter(outgoing, protocol, None, loop)
 
     def release() -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import construct as c
 
+from dkey.codec.uci_params import CHANNELS, CHAPS_PER_SLOT, SYNC_CODES
 from dkey.errors import LocalFault, PolicyRefusal, RefusalCode, WireError
 from dkey.ranging.keys import INDEX_LIMIT
 
@@ -35,17 +36,11 @@ CLAUSE: Final = "Aliro 1.0 §11.7.2, specs/ranging.md §2"
 CONFIGURATION_SIZE: Final = 17
 BLOCK_CHAPS: Final = 288
 """Chaps of 1/3 ms in a ranging block, for each unit of the RAN multiplier."""
-CHAPS_PER_SLOT: Final = (3, 4, 6, 8, 9, 12, 24)
-"""Slot lengths in chaps; the place in this table is the bit in a capability bitmask."""
 SLOTS_PER_ROUND: Final = (6, 8, 9, 12, 16, 18, 24, 32, 36, 48, 72, 96)
 RESPONDERS_MAX: Final = 10
 """More do not fit the 127 bytes of a Final_Data frame."""
 OVERHEAD_SLOTS: Final = 4
 """Slots of a round that belong to no responder: Pre-POLL, POLL, FINAL, FINAL_DATA."""
-CHANNELS: Final = (5, 9)
-"""UWB channels; the place in this table is the bit in a capability bitmask."""
-SYNC_CODES: Final = range(1, 33)
-"""Preamble codes; code n is bit n-1 of a capability bitmask."""
 PULSE_SHAPES: Final = frozenset(
     first << 4 | second for first, second in product(range(3), repeat=2)
 )
