@@ -18,6 +18,7 @@ from firmware_mock.uwb_channel import (
     rounds_per_second,
     simulate,
 )
+from firmware_mock.uwb_paths import PATHS, walks
 
 TRACKS = 20_000
 
@@ -171,3 +172,17 @@ def test_each_shipped_layout_makes_a_car(name: str) -> None:
         False,
         False,
     ]
+
+
+def test_the_prototype_preset_has_the_published_range_errors() -> None:
+    rng = np.random.default_rng(7)
+    walk = walks(PATHS["sit-in"][0], 400, rng, blocks=70)
+    clocks = Clocks.draw(Channel.PROTOTYPE, 400, 6, rng)
+    errors = np.concatenate(
+        [
+            error_m(simulate(Channel.PROTOTYPE, Car.SIX, walk.where(block), clocks, rng)).ravel()
+            for block in range(70)
+        ]
+    )
+    assert np.nanmedian(errors) == pytest.approx(0.026, abs=0.004)
+    assert np.nanpercentile(errors, 95) == pytest.approx(1.00, abs=0.05)

@@ -3,7 +3,6 @@
 import math
 
 import pytest
-from uwb_host import ALIRO, SESSION, VALUES, Host, Pair
 
 from dkey.codec.uci import Packet, PacketType
 from dkey.codec.uci_core import DeviceResetCmd, GetConfigCmd, SetConfigCmd
@@ -16,6 +15,7 @@ from firmware_mock.uwb_attacks import Advance
 from firmware_mock.uwb_channel import Car
 from firmware_mock.uwb_parameters import MANDATORY
 from firmware_mock.uwb_subsystem import OUTBOX_MAX
+from uwb_host import ALIRO, SESSION, VALUES, Host, Pair
 
 KEYED = {
     "URSK": bytes(range(1, 33)),
