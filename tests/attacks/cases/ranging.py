@@ -258,8 +258,8 @@ def ghost_peak_on_all(seed: int) -> None:
                 ),
                 Edit(
                     module=GATE,
-                    old="        if settings.agreement and self._agreed < settings.rounds:",
-                    new="        if settings.agreement and self._agreed < 0:",
+                    old="        if not settings.agreement:",
+                    new="        if settings.agreement:",
                 ),
                 Edit(
                     module="dkey.ranging.kalman",
