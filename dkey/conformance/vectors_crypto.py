@@ -11,11 +11,14 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from dkey.conformance.vectors_spake import check_spake2plus
+from dkey.conformance.vectors_uwb import check_uwb
 from dkey.crypto.channel import open_once, seal_once
-from dkey.crypto.kdf import hkdf, x963
+from dkey.crypto.cmac import aes_cmac
+from dkey.crypto.kdf import hkdf, kdf_ctr, x963
 from dkey.crypto.p256 import PrivateKey, PublicKey
 from dkey.crypto.secret import Secret
-from dkey.errors import AuthenticationError, DkeyError, WireError
+from dkey.crypto.spake2plus_suite import SUITE
+from dkey.errors import AuthenticationError, DkeyError, LocalFault, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,21 +88,46 @@ def check_ecdsa_key(case: Case, tally: Tally, x: bytes, y: bytes) -> None:
     )
 
 
-def _not_yet(_case: Case, tally: Tally) -> None:
-    tally.not_yet()
+def _aes_cmac(case: Case, tally: Tally) -> None:
+    key, message, known = case.hex("KEY"), case.hex("MESSAGE"), case.hex("OUTPUT")
+    tally.same(case, "OUTPUT", lambda: aes_cmac(key, message), known)
+
+
+def _hmac(key: bytes, message: bytes) -> bytes:
+    return SUITE.mac(Secret(key), message)
+
+
+_COUNTERS: Final = {"8_BITS": 1, "16_BITS": 2, "24_BITS": 3, "32_BITS": 4}
+_PRFS: Final = {"CMAC_AES128": aes_cmac, "CMAC_AES256": aes_cmac, "HMAC_SHA256": _hmac}
+
+
+def _kdf_ctr(case: Case, tally: Tally) -> None:
+    prf = _PRFS.get(case.text("prf"))
+    counter = _COUNTERS.get(case.text("rlen"))
+    if prf is None or counter is None or case.text("ctrlocation") != "BEFORE_FIXED":
+        tally.not_yet()
+        return
+    key, fixed, known = case.hex("KI"), case.hex("FixedInputData"), case.hex("KO")
+    size = case.number("L") // 8
+    tally.same(
+        case,
+        "KO",
+        lambda: kdf_ctr(partial(prf, key), fixed, size, counter_size=counter),
+        known,
+    )
 
 
 TABLES: Final[tuple[tuple[frozenset[str], Callable[[Case, Tally], None]], ...]] = (
     (frozenset({"IKM", "salt", "info", "L", "OKM"}), _hkdf),
     (frozenset({"Z", "SharedInfo", "key_data", "key_bits"}), _x963),
     (frozenset({"dsIUT", "QsCAVSx", "QsCAVSy", "Z", "result"}), _kas_ecdh),
-    (frozenset({"prf", "KI", "FixedInputData", "KO"}), _not_yet),
-    (frozenset({"KEY", "MESSAGE", "OUTPUT", "aes"}), _not_yet),
+    (frozenset({"prf", "KI", "FixedInputData", "KO"}), _kdf_ctr),
+    (frozenset({"KEY", "MESSAGE", "OUTPUT", "aes"}), _aes_cmac),
     (frozenset({"w0", "w1", "shareP", "shareV", "confirmP"}), check_spake2plus),
-    (frozenset({"name", "inputs", "outputs"}), _not_yet),
+    (frozenset({"name", "inputs", "outputs"}), check_uwb),
 )
 """Which fields the entries of a table have, and how one is checked: HKDF, X9.63, ECDH,
-SPAKE2+, and not yet SP 800-108, AES-CMAC and UWB."""
+SP 800-108, AES-CMAC, SPAKE2+, UWB."""
 
 
 # --- Wycheproof -------------------------------------------------------------------------------
@@ -161,16 +189,22 @@ def _gcm(_group: Case, case: Case, tally: Tally) -> None:
         tally.same(case, "sealed message", lambda: seal_once(Secret(key), message), sealed)
 
 
-def _mac(_group: Case, _case: Case, tally: Tally) -> None:
-    tally.not_yet()
+def _mac(mac: Callable[[bytes, bytes], bytes], group: Case, case: Case, tally: Tally) -> None:
+    key, message, tag = case.hex("key"), case.hex("msg"), case.hex("tag")
+    size, known = group.number("tagSize") // 8, case.text("result")
+    try:
+        ours = "valid" if mac(key, message)[:size] == tag else "invalid"
+    except LocalFault:  # a key of a size that AES does not have
+        ours = "invalid"
+    tally.judge(case, f"tag ({case.text('comment')}) is {ours}, not {known}", ok=ours == known)
 
 
 WYCHEPROOF: Final[dict[str, Callable[[Case, Case, Tally], None]]] = {
-    "AES-CMAC": _mac,
+    "AES-CMAC": partial(_mac, aes_cmac),
     "AES-GCM": _gcm,
     "ECDH": _ecdh,
     "ECDSA": _ecdsa,
     "HKDF-SHA-256": _wycheproof_hkdf,
-    "HMACSHA256": _mac,
+    "HMACSHA256": partial(_mac, _hmac),
 }
 """The ``algorithm`` of a Wycheproof file, and how one test of a group is checked."""

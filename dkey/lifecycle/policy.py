@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "ABSENT_HOLD_S",
     "CARD_PAIRING_WINDOW_S",
     "CODE_MAX_TRIES",
     "CODE_RESENDS_PER_HOUR",
@@ -21,7 +22,9 @@ __all__ = [
     "FAST_MAX_AGE_DAYS",
     "HORN_AUTO_OFF_S",
     "INITIAL_CARDS",
+    "INVITATION_TTL_H",
     "LOG_RETENTION_MONTHS",
+    "LOST_LOCK_S",
     "MAX_CARDS",
     "MAX_CHAIN",
     "MAX_DEVICES_PER_HOLDER",
@@ -36,9 +39,15 @@ __all__ = [
     "PAUSE_NOTICE_DAYS",
     "PAUSE_PER_YEAR",
     "PROVIDER_GRACE_MIN",
+    "RELAY_BODY_BYTES",
+    "RELAY_MAILBOXES",
+    "RELAY_REQUESTS_BURST",
+    "RELAY_REQUESTS_PER_S",
+    "RELAY_REQUEST_MEMORY_S",
     "REMOTE_HOURS",
     "REMOTE_REPEAT_S",
     "SMARTKEY_LOCK_COOLDOWN_S",
+    "START_DWELL_S",
     "SUSPEND_NOTICE_DAYS",
     "TAP_DEBOUNCE_S",
     "TELEMATIC_IDLE_DAYS",
@@ -103,6 +112,14 @@ REMOTE_HOURS: Final[Mapping[str, int]] = MappingProxyType(
 )
 """Hours after ignition-off in which cellular remote control is given, by plan (K289; S95, C7)."""
 
+# Proximity.
+START_DWELL_S: Final = 0.3
+"""A key must have been in the cabin for this long before it starts the engine (ours; S14)."""
+LOST_LOCK_S: Final = 15.0
+"""A key outside that is not measured for this long is gone (ours: holes reach 12 s)."""
+ABSENT_HOLD_S: Final = 60.0
+"""A key that was inside holds the walk-away lock for this long after its session ended (ours)."""
+
 # Pairing codes.
 CODE_MAX_TRIES: Final = 3
 """The third wrong code locks the attempt (K137; S64, C23)."""
@@ -136,3 +153,17 @@ MOBIKEY_SLEEP_H: Final = 24
 """A deactivated telematic unit is asleep after at most this (R235; S116, C26)."""
 TELEMATIC_IDLE_DAYS: Final = 7
 """Wireless entry of a telematic unit may sleep after this (R153; S124, C27)."""
+
+# The relay of key invitations.
+INVITATION_TTL_H: Final = 48
+"""Longest time that a relay keeps an invitation (secure-credential-transfer draft, sample)."""
+RELAY_BODY_BYTES: Final = 65_536
+"""Largest request that a relay reads (ours)."""
+RELAY_MAILBOXES: Final = 100_000
+"""Mailboxes that a relay keeps at a time (ours)."""
+RELAY_REQUESTS_BURST: Final = 60
+"""Requests that one client may make at once (ours)."""
+RELAY_REQUESTS_PER_S: Final = 1.0
+"""Requests that one client gains back in a second (ours)."""
+RELAY_REQUEST_MEMORY_S: Final = 3600.0
+"""A repeated request is known for this long (ours)."""

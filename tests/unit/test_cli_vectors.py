@@ -23,13 +23,15 @@ KNOWN: dict[str, Any] = {
     "L": "42",
     "OKM": "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8",
 }
-# NIST SP 800-38B D.1, an algorithm that is not implemented yet.
+# A function of SP 800-108 that is not implemented.
 LATER = {
-    "COUNT": "0",
-    "KEY": "2b7e151628aed2a6abf7158809cf4f3c",
-    "MESSAGE": "",
-    "OUTPUT": "bb1d6929e95937287fa37d129b756746",
-    "aes": "128",
+    "prf": "CMAC_TDES3",
+    "rlen": "8_BITS",
+    "ctrlocation": "BEFORE_FIXED",
+    "L": "128",
+    "KI": "00" * 24,
+    "FixedInputData": "00",
+    "KO": "00" * 16,
 }
 
 

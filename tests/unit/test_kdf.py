@@ -7,7 +7,9 @@ from hashlib import sha256
 
 import pytest
 
-from dkey.crypto.kdf import hkdf, x963
+from dkey.crypto.cmac import aes_cmac
+from dkey.crypto.kdf import hkdf, kdf_ctr, kdf_ctr_cmac, x963
+from dkey.errors import LocalFault
 
 SHARED = bytes(range(32))
 
@@ -40,3 +42,31 @@ def test_hkdf_is_extract_and_expand(length: int, salt: bytes) -> None:
 
 def test_an_empty_hkdf_salt_equals_32_zero_bytes() -> None:
     assert hkdf(SHARED, b"", b"i", 32) == hkdf(SHARED, bytes(32), b"i", 32)
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 32, 40])
+@pytest.mark.parametrize("counter_size", [1, 2, 4])
+def test_the_counter_kdf_numbers_its_blocks_from_1(length: int, counter_size: int) -> None:
+    blocks = (
+        aes_cmac(SHARED, n.to_bytes(counter_size, "big") + b"label\0context") for n in (1, 2, 3)
+    )
+    found = kdf_ctr_cmac(SHARED, b"label\0context", length, counter_size=counter_size)
+    assert found == b"".join(blocks)[:length]
+
+
+def test_the_counter_kdf_never_uses_a_counter_twice() -> None:
+    assert len(kdf_ctr(lambda block: block[:1], b"", 255, counter_size=1)) == 255
+    with pytest.raises(LocalFault):
+        kdf_ctr(lambda block: block[:1], b"", 256, counter_size=1)
+
+
+@pytest.mark.parametrize("length", [0, -1])
+def test_the_counter_kdf_gives_at_least_one_byte(length: int) -> None:
+    with pytest.raises(LocalFault):
+        kdf_ctr_cmac(SHARED, b"", length)
+
+
+@pytest.mark.parametrize("size", [0, 15, 17, 33])
+def test_a_key_that_is_none_of_aes_is_refused(size: int) -> None:
+    with pytest.raises(LocalFault):
+        aes_cmac(bytes(size), b"")

@@ -25,25 +25,27 @@ FOLDER = Path(__file__).parents[2].parent / "shared" / "vectors"
 EXPECTED = {
     "aliro_generated.json": (179, 0),
     "aliro_public.json": (54, 16),
-    "nist_800_108_ctr_cmac_hmac.json": (0, 20),
-    "nist_800_38b_aes_cmac.json": (0, 8),
+    "nist_800_108_ctr_cmac_hmac.json": (20, 0),
+    "nist_800_38b_aes_cmac.json": (8, 0),
     "nist_ansx963_sha256.json": (70, 0),
     "nist_kas_ecdh_p256.json": (30, 0),
     "rfc5869_hkdf_sha256.json": (3, 3),
     "rfc6979_p256_sha256.json": (3, 0),
     "rfc9383_spake2plus_p256.json": (48, 0),
     "uwb_public.json": (0, 14),
-    "wycheproof_aes_cmac.json": (0, 204),
+    "wycheproof_aes_cmac.json": (204, 0),
     "wycheproof_aes_gcm.json": (2, 132),
     "wycheproof_ecdh_secp256r1_ecpoint.json": (355, 0),
     "wycheproof_ecdsa_secp256r1_sha256.json": (484, 0),
     "wycheproof_ecdsa_secp256r1_sha256_p1363.json": (262, 0),
     "wycheproof_hkdf_sha256.json": (86, 0),
-    "wycheproof_hmac_sha256.json": (0, 174),
+    "wycheproof_hmac_sha256.json": (174, 0),
 }
 
 # One value of each file whose change must be seen: the way to it.
 CHANGED = {
+    "nist_800_108_ctr_cmac_hmac.json": ("vectors", 19, "KO"),
+    "nist_800_38b_aes_cmac.json": ("vectors", 7, "OUTPUT"),
     "rfc9383_spake2plus_p256.json": ("vectors", 0, "K_shared"),
     "nist_ansx963_sha256.json": ("vectors", 3, "key_data"),
     "nist_kas_ecdh_p256.json": ("vectors", 29, "Z"),
@@ -54,6 +56,8 @@ CHANGED = {
     "wycheproof_ecdsa_secp256r1_sha256.json": ("testGroups", 0, "tests", 0, "sig"),
     "wycheproof_ecdsa_secp256r1_sha256_p1363.json": ("testGroups", 0, "tests", 0, "sig"),
     "wycheproof_hkdf_sha256.json": ("testGroups", 0, "tests", 0, "okm"),
+    "wycheproof_aes_cmac.json": ("testGroups", 0, "tests", 0, "tag"),
+    "wycheproof_hmac_sha256.json": ("testGroups", 0, "tests", 0, "tag"),
 }
 
 
