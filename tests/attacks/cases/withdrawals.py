@@ -56,9 +56,10 @@ def stolen_kpersistent(seed: int) -> None:
     source="security 5; requirements C18",
     broken=[
         Broken(
-            module="firmware_mock.share_desk",
-            old="            if claims.epoch == now.epoch and claims.number > now.number(issuer):",
-            new="            if claims.epoch == now.epoch:",
+            module="dkey.lifecycle.parcel",
+            old="        if claims.epoch == taken.epoch"
+            " and claims.number > taken.list_number(issuer):",
+            new="        if claims.epoch == taken.epoch:",
             why="a list of any number is taken",
             also=(
                 Edit(
