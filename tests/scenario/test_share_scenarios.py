@@ -295,3 +295,38 @@ async def test_power_off_keeps_every_admission_list_and_suspension(scene, desk):
         "share 1": CredentialState.REVOKED,
         "share 2": CredentialState.SUSPENDED,
     }
+
+
+# --- torn away ------------------------------------------------------------------------------------
+
+
+async def test_a_friend_torn_away_at_any_frame_has_a_whole_key_or_none(scene, desk):
+    friend = friend_of(scene)
+    carry(friend, desk.attest(friend))
+    let_in = []
+    for frames in range(3, 80):
+        outcome = await scene.handle(friend, tear_after_frames=frames)
+        inside = scene.vehicle.store.credential_by_x(friend.public_key.x) is not None
+        assert bool(slots(scene.vehicle.store.file)) is inside
+        assert scene.reopened().keys.book.state == scene.vehicle.keys.book.state
+        let_in.append(inside)
+        if outcome.code is None:
+            break
+        assert scene.body.locked is True
+    assert let_in == sorted(let_in)
+    assert {*let_in} == {True, False}
+    assert outcome.action is Action.UNLOCK
+
+
+async def test_a_carrier_torn_away_leaves_a_list_taken_whole_or_not_at_all(scene, desk):
+    friend = await admitted(scene, desk)
+    news = desk.list(1, revoked=(desk.share_id("friend"),))
+    carry(scene.owner, owner_list=news)
+    for frames in range(3, 80):
+        outcome = await scene.handle(scene.owner, tear_after_frames=frames)
+        taken = scene.vehicle.keys.book.receipt().owner_list == 1
+        assert (slots(scene.vehicle.store.file) == {}) is taken
+        if outcome.code is None:
+            break
+    assert outcome.code is None
+    assert (await scene.handle(friend)).code is RefusalCode.KEY_REVOKED
