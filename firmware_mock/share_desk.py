@@ -218,7 +218,7 @@ class ShareDesk:
                     RefusalCode.KEY_UNKNOWN, "the attestation is for another key than was proved"
                 )
             credential = self._credential(claims[-1], key)
-            change.apply("ADMIT", list(chain), key.x, self._keys.time.now_s())
+            change.apply("ADMIT", list(chain), key.x, self._keys.now_s())
         except (PolicyRefusal, RemoteFault) as exc:
             refused.append(("ADMISSION_REFUSED", exc))
             return

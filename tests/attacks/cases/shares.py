@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 ADMISSION = "dkey.lifecycle.admission"
+CHECKS = "dkey.lifecycle.admission_checks"
 
 
 def side_of(parked: Parked) -> Desk:
@@ -186,9 +187,9 @@ def race_for_a_place(seed: int) -> None:
             why="whoever proved a key may sign, and nobody asks whose word it is",
             also=(
                 Edit(
-                    module=ADMISSION,
-                    old="        elif self.owner_x is not None and root.signer == self.owner_x:",
-                    new="        elif self.owner_x is not None:",
+                    module=CHECKS,
+                    old="    elif now.owner_x is not None and root.signer == now.owner_x:",
+                    new="    elif now.owner_x is not None:",
                 ),
             ),
         ),
@@ -270,11 +271,11 @@ def share_used_twice(seed: int) -> None:
             why="every holder of a key may sign the next",
             also=(
                 Edit(
-                    module=ADMISSION,
-                    old="""                parent.reshare
-                and parent.role is Role.ACTUAL_USER
-                and child.signer""",
-                    new="                child.signer",
+                    module=CHECKS,
+                    old="""            parent.reshare
+            and parent.role is Role.ACTUAL_USER
+            and child.signer""",
+                    new="            child.signer",
                 ),
             ),
         ),

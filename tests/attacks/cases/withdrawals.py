@@ -129,7 +129,7 @@ def store_put_back(seed: int) -> None:
         ),
         Broken(
             module="firmware_mock.key_list",
-            old="        return last_s is not None and self.time.now_s() - last_s"
+            old="        return last_s is not None and self.now_s() - last_s"
             " <= FAST_MAX_AGE_DAYS * DAY_S",
             new="        return last_s is not None",
             why="the age of the last standard transaction is not compared",
@@ -274,9 +274,8 @@ def clock_set_back(seed: int) -> None:
     broken=[
         Broken(
             module="firmware_mock.key_list",
-            old="        with self.book.change() as change:\n            yield change\n"
-            "        self.time.seen(self.book.admissions.time_s)\n",
-            new="        with self.book.change() as change:\n            yield change\n",
+            old="        return max(self.time.now_s(), self.book.admissions.owner_time_s)\n",
+            new="        return self.time.now_s()\n",
             why="the time of a signature is not taken over",
         ),
     ],
