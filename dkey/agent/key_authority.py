@@ -14,16 +14,18 @@ from dkey.agent.key_records import KeyLink, Kind
 from dkey.agent.key_sharing import Sharer
 from dkey.crypto.p256 import PublicKey
 from dkey.errors import LinkError, PolicyRefusal, RefusalCode
+from dkey.lifecycle.attestation import read_attestation
 from dkey.lifecycle.claims import Issuer
 from dkey.lifecycle.command_codec import decode
 from dkey.lifecycle.commands import (
     AUTHORITY,
     VEHICLE,
+    Accept,
     Activate,
     AddCard,
     Found,
     Invite,
-    Party,
+    PartyKind,
     Revoke,
 )
 from dkey.lifecycle.ring_state import ShareState
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dkey.agent.key_book import Change
-    from dkey.agent.key_records import Waiting
+    from dkey.agent.key_records import VehicleBook, Waiting
     from dkey.agent.store import AgentStore
     from dkey.crypto.entropy import Entropy
     from dkey.lifecycle.commands import Command
@@ -116,26 +118,31 @@ class Desk:
         self._sharer = Sharer(store, entropy)
 
     def link(self, link: KeyLink) -> None:
-        """Remember the authority; it is told of an owner whom it does not know.
+        """Remember the authority; it is told of an owner whom it does not know, or of a taken key.
 
         Raises:
             LinkError: It did not answer.
         """
         PublicKey.parse(link.key)
         book = self._book.book(self._vehicle)
-        known = self._member(book.account)
+        news = self._accepted(book) if not book.owned else self._founded(book)
         with self._book.change() as change:
             change.link(self._vehicle, link)
-            if book.owned and not known and book.ring.owner is not None:
-                owner = book.ring.owner
-                change.wait(
-                    self._vehicle,
-                    Found(
-                        actor=owner.account,
-                        owner=Party(account=owner.account, kind=owner.kind),
-                        key_x=book.ring.owner_key_x,
-                    ),
-                )
+            if news is not None:
+                change.wait(self._vehicle, news)
+
+    def _founded(self, book: VehicleBook) -> Command | None:
+        """Return what makes a person the owner there; a corporation's owner it knows by itself."""
+        owner = book.ring.owner
+        if owner is None or owner.kind is PartyKind.CORPORATE or self._member(owner.account):
+            return None
+        return Found(actor=owner.account, owner=owner, key_x=book.ring.owner_key_x)
+
+    def _accepted(self, book: VehicleBook) -> Command:
+        """Return what tells that this phone took its key; the same word again changes nothing."""
+        claims = read_attestation(book.chain[-1]).claims
+        key_x = claims.public_key[1:33]
+        return Accept(actor=book.account, share_id=claims.share_id, key_x=key_x)
 
     def sync(self) -> Reached:
         """Tell what waits, then take the authority's keys and its list."""
