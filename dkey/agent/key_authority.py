@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dkey.agent.key_records import KeyLink, Kind
-from dkey.agent.key_sharing import Sharer
+from dkey.agent.key_sharing import Offer, Sharer
 from dkey.crypto.p256 import PublicKey
 from dkey.errors import LinkError, PolicyRefusal, RefusalCode
 from dkey.lifecycle.attestation import read_attestation
@@ -23,13 +23,15 @@ from dkey.lifecycle.commands import (
     Accept,
     Activate,
     AddCard,
+    Booking,
     Found,
     Invite,
     PartyKind,
     Revoke,
 )
+from dkey.lifecycle.policy import PROVIDER_GRACE_MIN
 from dkey.lifecycle.ring_state import ShareState
-from dkey.lifecycle.roles import CardProvenance
+from dkey.lifecycle.roles import CardProvenance, Permission, Role
 from dkey.lifecycle.withdrawal import verify_withdrawal
 
 if TYPE_CHECKING:
@@ -71,6 +73,27 @@ class _Keys(Protocol):
         """Those that the actor may see."""
 
 
+class _Booked(Protocol):
+    @property
+    def share_id(self) -> str:
+        """In hex."""
+
+    @property
+    def booking_id(self) -> str: ...
+
+    @property
+    def provider(self) -> str: ...
+
+    @property
+    def purpose(self) -> str: ...
+
+    @property
+    def begins_s(self) -> int: ...
+
+    @property
+    def ends_s(self) -> int: ...
+
+
 class AuthorityPort(Protocol):
     """One authority, as the account of this phone may ask it."""
 
@@ -82,6 +105,9 @@ class AuthorityPort(Protocol):
 
     def withdrawal_list(self, vehicle: bytes, actor: str) -> bytes:
         """Return the newest signed withdrawal list."""
+
+    def bookings(self, vehicle: bytes, actor: str) -> Iterable[_Booked]:
+        """Return the bookings that the actor may see."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +169,36 @@ class Desk:
         claims = read_attestation(book.chain[-1]).claims
         key_x = claims.public_key[1:33]
         return Accept(actor=book.account, share_id=claims.share_id, key_x=key_x)
+
+    def ordered(self, share_id: bytes, permission: Permission) -> Offer:
+        """Return what somebody ordered for a provider, for the owner's side to hand over.
+
+        Raises:
+            PolicyRefusal: KEY_UNKNOWN, there is no such order.
+            LinkError: The authority did not answer.
+        """
+        account = self._book.book(self._vehicle).account
+        for each in self._port.bookings(self._vehicle, account):
+            if each.share_id == share_id.hex():
+                booking = Booking(
+                    booking_id=each.booking_id,
+                    provider=each.provider,
+                    purpose=each.purpose,
+                    begins_s=each.begins_s,
+                    ends_s=each.ends_s,
+                    needs_start=permission is Permission.ENTRY_AND_START,
+                    third_party_consent=True,  # or the authority had not taken the order
+                )
+                return Offer(
+                    account=each.provider,
+                    role=Role.PROVIDER,
+                    permission=permission,
+                    not_before_s=each.begins_s,
+                    not_after_s=each.ends_s + PROVIDER_GRACE_MIN * 60,
+                    booking=booking,
+                    share_id=share_id,
+                )
+        raise PolicyRefusal(RefusalCode.KEY_UNKNOWN, "nobody ordered such a key")
 
     def sync(self) -> Reached:
         """Tell what waits, then take the authority's keys and its list."""

@@ -34,6 +34,11 @@ class _Port:
         with _known():
             return self._client.keys(vehicle, actor)
 
+    def bookings(self, vehicle: bytes, actor: str) -> Any:
+        """Return the bookings that the actor may see."""
+        with _known():
+            return self._client.bookings(vehicle, actor)
+
     def withdrawal_list(self, vehicle: bytes, actor: str) -> Any:
         """Return the newest signed withdrawal list."""
         with _known():
