@@ -251,17 +251,26 @@ class Desk:
             if all(each.number != waiting.number for each in change.book(self._vehicle).waiting):
                 return  # another process was faster
             change.add(Kind.ANSWERED, [self._vehicle, waiting.number, code, text])
-            if not isinstance(command, Invite):
-                return
-            share = change.book(self._vehicle).ring.share(command.share_id)
-            if refusal is not None and share is not None and share.ended is None:
-                actor = change.book(self._vehicle).account
-                taken_back = Revoke(actor=actor, item=command.share_id)
-                change.command(self._vehicle, taken_back, tell=False)
-                self._sharer.stop(change, command.share_id)
+            if isinstance(command, Invite):
+                self._invited(change, command, refused=refusal is not None, effects=effects)
+
+    def _invited(
+        self,
+        change: Change,
+        command: Invite,
+        *,
+        refused: bool,
+        effects: tuple[Mapping[str, Any], ...],
+    ) -> None:
+        book = change.book(self._vehicle)
+        share = book.ring.share(command.share_id)
+        if refused and share is not None and share.ended is None:
+            taken_back = Revoke(actor=book.account, item=command.share_id)
+            change.command(self._vehicle, taken_back, tell=False)
+            self._sharer.stop(change, command.share_id)
         for each in effects:
             if each.get("effect") == "KeyOffered" and each.get("item") == command.share_id.hex():
-                self._sharer.placed(command.share_id, int(each["slot"]))
+                self._sharer.placed(change, command.share_id, int(each["slot"]))
 
     def _was_done(self, command: Command) -> bool:
         """Whether a refused command had been carried out before its answer was lost."""

@@ -170,10 +170,11 @@ class Sharer:
             change.put(exchange)
         return exchange
 
-    def placed(self, share_id: bytes, slot: int) -> None:
-        """Remember the place that the authority gave to a share."""
-        with self._book.change() as change:
-            change.put(replace(self._in(change, share_id), slot=slot))
+    def placed(self, change: Change, share_id: bytes, slot: int) -> None:
+        """Remember the place that the authority gave to an invitation of this phone."""
+        exchange = change.state.exchange(share_id, End.SHARER)
+        if exchange is not None:
+            change.put(replace(exchange, slot=slot))
 
     def take(self, data: bytes) -> Exchange:
         """Take a request or a receipt for any open invitation; return its exchange as it is now.

@@ -291,3 +291,30 @@ def test_a_sharee_without_start_orders_no_service(world, owner):
     friend.meets()
     refused = friend.key(*WASH, "--consent", "--permission", "entry")
     assert refused.refusal == "PERMISSION_ENTRY_ONLY"
+
+
+def test_a_sharee_s_order_is_told_to_the_owner_who_hands_the_key_over(world, owner, office):
+    """Acceptance 22: with start, the owner is notified; the key ends with the booking."""
+    owner.key("own", "--account", owner.account, "--handover", *office.person(owner))
+    friend, wash = world.phone("friend"), world.phone("wash")
+    linked = office.person(friend)
+    office.person(wash)
+    owner.gives(friend)
+    friend.meets()
+    share_id = friend.key("list", *linked).keys[friend.account]["id"]
+    office.process.client.execute(office.vehicle, _activate(share_id))
+    words = ("--consent", "--permission", "entry", "--purpose", "a wash")
+    ordered = friend.key(*WASH, *words)
+    assert ordered.code == 0, ordered
+    assert ordered.object["share"]["owner_notified"]
+    topics = [each.kind.value for each in office.process.client.notices(owner.account)]
+    assert "PROVIDER_SHARE" in topics
+    order = ordered.object["share"]["id"]
+    assert owner.key("list").keys[wash.account]["state"] == "DISAGREES"
+    offered = owner.key("share", order, "--permission", "entry", "--out", wash.file("invitation"))
+    assert offered.code == 0, offered
+    wash.key("accept", wash.file("invitation"), "--out", wash.file("request"))
+    signed = owner.key("share", "--request", wash.file("request"), "--yes", "--out", wash.file("a"))
+    assert signed.code == 0, signed
+    taken = wash.key("accept", "--answer", wash.file("a")).keys[wash.account]
+    assert taken["not_after_s"] <= time.time() + 2 * 3600 + 15 * 60
