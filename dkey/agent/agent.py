@@ -24,6 +24,7 @@ from dkey.agent.touching import touch
 from dkey.codec.ble import RkeAction
 from dkey.errors import DkeyError, PolicyRefusal, RefusalCode, StoreError
 from dkey.lifecycle.features import Feature
+from dkey.lifecycle.parcel import HEADER_SIZE, ParcelHeader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +77,7 @@ class Agent:
         self._on_event = on_event
         self._turn = asyncio.Lock()
         self._session: AgentSession | None = None
+        self._carried = (0, 0, 0)
 
     # --- what is known ----------------------------------------------------------------------
 
@@ -337,7 +339,8 @@ class Agent:
     async def _connected(self, known: VehicleKey, *, standard: bool) -> AgentSession:
         """Return a connection that serves; the present one, or a new one within the patience."""
         session = self._session
-        if session is not None and await session.alive() and not (standard and session.fast):
+        fits = not (standard and session is not None and session.fast)
+        if session is not None and fits and not self._has_news(known) and await session.alive():
             return session
         await self._drop()
 
@@ -365,6 +368,7 @@ class Agent:
         sighting, link = await find(self._central, wanted, self._patience)
         self._tell("connected", address=sighting.address, rssi_dbm=sighting.rssi_dbm)
         credential = self._store.credential(known.group_id)
+        self._carried = self._carries(known)
         applet = BleApplet(
             credential, self._entropy, store=CarriedStore(self._store, known.group_id)
         )
@@ -384,6 +388,16 @@ class Agent:
             on_status=lambda state: self._tell("doors", state=doors_text(state)),
             on_end=lambda: self._tell("disconnected"),
         )
+
+    def _has_news(self, known: VehicleKey) -> bool:
+        """Whether something is to be carried that was not there when the connection was made."""
+        return self._carries(known) != self._carried
+
+    def _carries(self, known: VehicleKey) -> tuple[int, int, int]:
+        """Return what tells one parcel from an older one."""
+        content = self._store.keys.carried(known.group_id).data
+        header = ParcelHeader.parse(content[:HEADER_SIZE])
+        return header.epoch, header.owner_list, header.authority_list
 
     def _confirmed(self, known: VehicleKey) -> None:
         """A standard transaction succeeded: the key counts from now on (requirements S79)."""

@@ -17,7 +17,7 @@ from dkey.errors import AuthenticationError, LocalFault, PolicyRefusal, RefusalC
 from dkey.lifecycle.accepting import FriendExchange
 from dkey.lifecycle.attestation import read_attestation
 from dkey.lifecycle.claims import Issuer
-from dkey.lifecycle.commands import Accept, Party, PartyKind
+from dkey.lifecycle.commands import Party, PartyKind
 from dkey.lifecycle.envelope import Direction, open_envelope
 from dkey.lifecycle.flags import Flags
 from dkey.lifecycle.ring_state import Share
@@ -169,16 +169,6 @@ class Friend:
         if old is not None and old != value.key:
             self._store.vault.delete(old)
         return exchange
-
-    def accepted(self, share_id: bytes) -> None:
-        """Let the linked authority know that the key was taken."""
-        with self._book.change() as change:
-            exchange = self._in(change, share_id)
-            book = change.state.vehicle(exchange.vehicle)
-            if book is not None and book.link is not None:
-                key_x = read_attestation(book.chain[-1]).claims.public_key[1:33]
-                command = Accept(actor=book.account, share_id=share_id, key_x=key_x)
-                change.wait(exchange.vehicle, command)
 
     def decline(self, share_id: bytes) -> None:
         """Do not take the key.

@@ -11,30 +11,34 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dkey.agent.key_records import KeyLink, Kind
-from dkey.agent.key_sharing import Sharer
+from dkey.agent.key_sharing import Offer, Sharer
 from dkey.crypto.p256 import PublicKey
 from dkey.errors import LinkError, PolicyRefusal, RefusalCode
+from dkey.lifecycle.attestation import read_attestation
 from dkey.lifecycle.claims import Issuer
 from dkey.lifecycle.command_codec import decode
 from dkey.lifecycle.commands import (
     AUTHORITY,
     VEHICLE,
+    Accept,
     Activate,
     AddCard,
+    Booking,
     Found,
     Invite,
-    Party,
+    PartyKind,
     Revoke,
 )
+from dkey.lifecycle.policy import PROVIDER_GRACE_MIN
 from dkey.lifecycle.ring_state import ShareState
-from dkey.lifecycle.roles import CardProvenance
+from dkey.lifecycle.roles import CardProvenance, Permission, Role
 from dkey.lifecycle.withdrawal import verify_withdrawal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dkey.agent.key_book import Change
-    from dkey.agent.key_records import Waiting
+    from dkey.agent.key_records import VehicleBook, Waiting
     from dkey.agent.store import AgentStore
     from dkey.crypto.entropy import Entropy
     from dkey.lifecycle.commands import Command
@@ -69,6 +73,27 @@ class _Keys(Protocol):
         """Those that the actor may see."""
 
 
+class _Booked(Protocol):
+    @property
+    def share_id(self) -> str:
+        """In hex."""
+
+    @property
+    def booking_id(self) -> str: ...
+
+    @property
+    def provider(self) -> str: ...
+
+    @property
+    def purpose(self) -> str: ...
+
+    @property
+    def begins_s(self) -> int: ...
+
+    @property
+    def ends_s(self) -> int: ...
+
+
 class AuthorityPort(Protocol):
     """One authority, as the account of this phone may ask it."""
 
@@ -80,6 +105,9 @@ class AuthorityPort(Protocol):
 
     def withdrawal_list(self, vehicle: bytes, actor: str) -> bytes:
         """Return the newest signed withdrawal list."""
+
+    def bookings(self, vehicle: bytes, actor: str) -> Iterable[_Booked]:
+        """Return the bookings that the actor may see."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,26 +144,61 @@ class Desk:
         self._sharer = Sharer(store, entropy)
 
     def link(self, link: KeyLink) -> None:
-        """Remember the authority; it is told of an owner whom it does not know.
+        """Remember the authority; it is told of an owner whom it does not know, or of a taken key.
 
         Raises:
             LinkError: It did not answer.
         """
         PublicKey.parse(link.key)
         book = self._book.book(self._vehicle)
-        known = self._member(book.account)
+        news = self._accepted(book) if not book.owned else self._founded(book)
         with self._book.change() as change:
             change.link(self._vehicle, link)
-            if book.owned and not known and book.ring.owner is not None:
-                owner = book.ring.owner
-                change.wait(
-                    self._vehicle,
-                    Found(
-                        actor=owner.account,
-                        owner=Party(account=owner.account, kind=owner.kind),
-                        key_x=book.ring.owner_key_x,
-                    ),
+            if news is not None:
+                change.wait(self._vehicle, news)
+
+    def _founded(self, book: VehicleBook) -> Command | None:
+        """Return what makes a person the owner there; a corporation's owner it knows by itself."""
+        owner = book.ring.owner
+        if owner is None or owner.kind is PartyKind.CORPORATE or self._member(owner.account):
+            return None
+        return Found(actor=owner.account, owner=owner, key_x=book.ring.owner_key_x)
+
+    def _accepted(self, book: VehicleBook) -> Command:
+        """Return what tells that this phone took its key; the same word again changes nothing."""
+        claims = read_attestation(book.chain[-1]).claims
+        key_x = claims.public_key[1:33]
+        return Accept(actor=book.account, share_id=claims.share_id, key_x=key_x)
+
+    def ordered(self, share_id: bytes, permission: Permission) -> Offer:
+        """Return what somebody ordered for a provider, for the owner's side to hand over.
+
+        Raises:
+            PolicyRefusal: KEY_UNKNOWN, there is no such order.
+            LinkError: The authority did not answer.
+        """
+        account = self._book.book(self._vehicle).account
+        for each in self._port.bookings(self._vehicle, account):
+            if each.share_id == share_id.hex():
+                booking = Booking(
+                    booking_id=each.booking_id,
+                    provider=each.provider,
+                    purpose=each.purpose,
+                    begins_s=each.begins_s,
+                    ends_s=each.ends_s,
+                    needs_start=permission is Permission.ENTRY_AND_START,
+                    third_party_consent=True,  # or the authority had not taken the order
                 )
+                return Offer(
+                    account=each.provider,
+                    role=Role.PROVIDER,
+                    permission=permission,
+                    not_before_s=each.begins_s,
+                    not_after_s=each.ends_s + PROVIDER_GRACE_MIN * 60,
+                    booking=booking,
+                    share_id=share_id,
+                )
+        raise PolicyRefusal(RefusalCode.KEY_UNKNOWN, "nobody ordered such a key")
 
     def sync(self) -> Reached:
         """Tell what waits, then take the authority's keys and its list."""
@@ -188,17 +251,26 @@ class Desk:
             if all(each.number != waiting.number for each in change.book(self._vehicle).waiting):
                 return  # another process was faster
             change.add(Kind.ANSWERED, [self._vehicle, waiting.number, code, text])
-            if not isinstance(command, Invite):
-                return
-            share = change.book(self._vehicle).ring.share(command.share_id)
-            if refusal is not None and share is not None and share.ended is None:
-                actor = change.book(self._vehicle).account
-                taken_back = Revoke(actor=actor, item=command.share_id)
-                change.command(self._vehicle, taken_back, tell=False)
-                self._sharer.stop(change, command.share_id)
+            if isinstance(command, Invite):
+                self._invited(change, command, refused=refusal is not None, effects=effects)
+
+    def _invited(
+        self,
+        change: Change,
+        command: Invite,
+        *,
+        refused: bool,
+        effects: tuple[Mapping[str, Any], ...],
+    ) -> None:
+        book = change.book(self._vehicle)
+        share = book.ring.share(command.share_id)
+        if refused and share is not None and share.ended is None:
+            taken_back = Revoke(actor=book.account, item=command.share_id)
+            change.command(self._vehicle, taken_back, tell=False)
+            self._sharer.stop(change, command.share_id)
         for each in effects:
             if each.get("effect") == "KeyOffered" and each.get("item") == command.share_id.hex():
-                self._sharer.placed(command.share_id, int(each["slot"]))
+                self._sharer.placed(change, command.share_id, int(each["slot"]))
 
     def _was_done(self, command: Command) -> bool:
         """Whether a refused command had been carried out before its answer was lost."""

@@ -18,6 +18,7 @@ from dkey.lifecycle.parcel import VehicleReceipt, rolled_back
 from dkey.lifecycle.plain import from_plain, to_plain
 from dkey.lifecycle.ring import apply
 from dkey.lifecycle.ring_value import Ring
+from dkey.lifecycle.roles import Role
 from dkey.lifecycle.withdrawal import read_withdrawal
 
 if TYPE_CHECKING:
@@ -223,6 +224,14 @@ class VehicleBook:
     def owned(self) -> bool:
         """Whether this is the owner's phone, which signs lists."""
         return not self.chain
+
+    @property
+    def role(self) -> Role:
+        """What this phone's holder is to the vehicle."""
+        for share in self.ring.shares:
+            if not self.owned and share.account == self.account:
+                return share.role
+        return Role.OWNER
 
     def held(self, issuer: Issuer) -> HeldList | None:
         """Return the list of an issuer in the present epoch."""

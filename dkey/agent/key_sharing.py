@@ -107,19 +107,7 @@ class Sharer:
         self._book.book(vehicle)
         key = self._store.vehicle(vehicle).key
         with self._book.change() as change:
-            book = change.book(vehicle)
-            share_id = offer.share_id or self._entropy.random(16)
-            command = Invite(
-                actor=book.account,
-                share_id=share_id,
-                account=offer.account,
-                role=offer.role,
-                permission=offer.permission,
-                not_before_s=offer.not_before_s,
-                not_after_s=offer.not_after_s,
-                booking=offer.booking,
-            )
-            change.command(vehicle, command, tell=offer.share_id is None)
+            share_id = self._offer(change, vehicle, offer)
             share = change.book(vehicle).ring.share(share_id)
             assert share is not None
             invitation = Invitation(
@@ -157,6 +145,22 @@ class Sharer:
             )
             return self._put(change, exchange, value)
 
+    def order(self, vehicle: bytes, offer: Offer) -> bytes:
+        """Order a provider's key, which the owner's side hands over; return its share id.
+
+        Raises:
+            PolicyRefusal: A rule says no.
+            LocalFault: There is no authority to order it from.
+        """
+        with self._book.change() as change:
+            share_id = self._offer(change, vehicle, offer)
+            if change.book(vehicle).link is None:
+                raise LocalFault(
+                    "a sharee orders a service from the authority",
+                    hint="link it with --authority, or ask the owner to order",
+                )
+        return share_id
+
     def posted(self, share_id: bytes, mailbox: bytes) -> Exchange:
         """Remember the mailbox that a relay gave."""
         with self._book.change() as change:
@@ -166,10 +170,11 @@ class Sharer:
             change.put(exchange)
         return exchange
 
-    def placed(self, share_id: bytes, slot: int) -> None:
-        """Remember the place that the authority gave to a share."""
-        with self._book.change() as change:
-            change.put(replace(self._in(change, share_id), slot=slot))
+    def placed(self, change: Change, share_id: bytes, slot: int) -> None:
+        """Remember the place that the authority gave to an invitation of this phone."""
+        exchange = change.state.exchange(share_id, End.SHARER)
+        if exchange is not None:
+            change.put(replace(exchange, slot=slot))
 
     def take(self, data: bytes) -> Exchange:
         """Take a request or a receipt for any open invitation; return its exchange as it is now.
@@ -272,6 +277,21 @@ class Sharer:
         with self._book.change() as change:
             exchange = self._in(change, share_id)
             return self._put(change, exchange, self.value(exchange).receive_receipt(data))
+
+    def _offer(self, change: Change, vehicle: bytes, offer: Offer) -> bytes:
+        share_id = offer.share_id or self._entropy.random(16)
+        command = Invite(
+            actor=change.book(vehicle).account,
+            share_id=share_id,
+            account=offer.account,
+            role=offer.role,
+            permission=offer.permission,
+            not_before_s=offer.not_before_s,
+            not_after_s=offer.not_after_s,
+            booking=offer.booking,
+        )
+        change.command(vehicle, command, tell=offer.share_id is None)
+        return share_id
 
     def _signing(self, change: Change, exchange: Exchange) -> Signing:
         book = change.book(exchange.vehicle)

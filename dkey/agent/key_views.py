@@ -155,7 +155,10 @@ def _line(
 
 
 def _unknown(theirs: Theirs, book: VehicleBook) -> KeyLine:
-    """Return a key that the authority alone knows; one that ended is no disagreement."""
+    """Return a key that the authority alone knows.
+
+    The owner's phone knows every key that lives; others know their own and what they shared.
+    """
     over = theirs.state in ("REVOKED", "DECLINED", "EXPIRED", "REPLACED")
     return KeyLine(
         item=theirs.item,
@@ -163,7 +166,7 @@ def _unknown(theirs: Theirs, book: VehicleBook) -> KeyLine:
         role=theirs.role,
         permission=None,
         account=theirs.account,
-        state=theirs.state if over else DISAGREES,
+        state=DISAGREES if book.owned and not over else theirs.state,
         here=None,
         authority=theirs.state,
         waiting=False,

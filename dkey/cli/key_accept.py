@@ -136,7 +136,7 @@ def _accept_relayed(call: KeyCall, store: Any, friend: Any, link: Any, how: dict
         if progress is not Progress.DONE:
             click.echo(f"tell the sharer: {fingerprint}", err=True)
             _wait(box, how)
-    _done(call, store, friend, exchange, shown)
+    _done(call, store, exchange, shown)
 
 
 def _wait(box: Any, how: dict[str, Any]) -> None:
@@ -164,15 +164,14 @@ def _import(call: KeyCall, store: Any, how: dict[str, Any]) -> None:
         "id": exchange.share_id.hex(),
         "receipt": None if how["out"] else exchange.envelope.decode("ascii"),
     }
-    _done(call, store, friend, exchange, shown)
+    _done(call, store, exchange, shown)
 
 
-def _done(call: KeyCall, store: Any, friend: Any, exchange: Any, shown: dict[str, Any]) -> None:
-    """Tell that the key is here; the authority too, where one is linked."""
+def _done(call: KeyCall, store: Any, exchange: Any, shown: dict[str, Any]) -> None:
+    """Tell that the key is here; the authority too, where --authority links one."""
     call.vehicle = exchange.vehicle.hex()
     call.account = None
     vehicle = call.chosen(store)
-    friend.accepted(exchange.share_id)
     call.sync(store, vehicle)
     call.tell(
         store,

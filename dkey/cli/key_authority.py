@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dkey.errors import LocalFault, PolicyRefusal, RefusalCode
+from dkey.errors import LinkError, LinkReason, LocalFault, PolicyRefusal, RefusalCode
 
 if TYPE_CHECKING:
     from dkey.cli.key_call import KeyCall
@@ -34,6 +34,11 @@ class _Port:
         with _known():
             return self._client.keys(vehicle, actor)
 
+    def bookings(self, vehicle: bytes, actor: str) -> Any:
+        """Return the bookings that the actor may see."""
+        with _known():
+            return self._client.bookings(vehicle, actor)
+
     def withdrawal_list(self, vehicle: bytes, actor: str) -> Any:
         """Return the newest signed withdrawal list."""
         with _known():
@@ -43,9 +48,14 @@ class _Port:
 @contextlib.contextmanager
 def _known() -> Iterator[None]:
     from dkey.authority.accounts import UnknownError  # noqa: PLC0415
+    from dkey.authority.core import OutageError  # noqa: PLC0415
+    from dkey.authority.http_access import UnauthenticatedError  # noqa: PLC0415
 
     try:
         yield
+    except (OutageError, UnauthenticatedError) as exc:  # nothing was refused: told later
+        reason = LinkReason.BUSY if isinstance(exc, OutageError) else LinkReason.DENIED
+        raise LinkError(reason, Exception.__str__(exc), hint=exc.hint) from exc
     except UnknownError as exc:
         raise PolicyRefusal(
             RefusalCode.KEY_UNKNOWN,

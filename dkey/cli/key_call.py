@@ -201,6 +201,8 @@ def in_words(key: Any) -> str:
         theirs = _IN_WORDS.get(key.authority or "", "unknown")
         return f"DISAGREES: {here} here, {theirs} at the authority"
     words = str(_IN_WORDS.get(key.state, key.state))
+    if key.here is None:
+        return f"{words}, says the authority"
     if key.vehicle_knows is False:
         words += ", the vehicle does not know yet"
     if key.waiting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,7 +46,8 @@ _out = click.Path(dir_okay=False, path_type=Path)
 def share(call: KeyCall, to: str | None, **how: Any) -> None:
     """Offer a key to ACCOUNT; or with --request, sign the key that a friend sent.
 
-    With --relay, the id of an invitation in place of ACCOUNT goes on with that one.
+    The id of an invitation in place of ACCOUNT goes on with that one; the id of a service that a
+    sharee ordered hands over its key. A sharee's own order goes to the owner, by the authority.
     """
     with call.opened() as store:
         if how["request"] is not None:
@@ -56,15 +58,67 @@ def share(call: KeyCall, to: str | None, **how: Any) -> None:
         item = None if "@" in to else to
         vehicle = call.chosen(store, item=item)
         if item is not None:
-            share_id = item_of(store, vehicle, item)
+            share_id = _known(call, store, vehicle, item, how)
+        elif _orders(store, vehicle, how):
+            _order(call, store, vehicle, to, how)
+            return
         else:
-            share_id = _offer(call, store, vehicle, to, how)
+            offer = _offer(to, how)
+            share_id = _invite(call, store, vehicle, offer)
         _hand_over(call, store, share_id, how)
 
 
-def _offer(call: KeyCall, store: Any, vehicle: bytes, to: str, how: dict[str, Any]) -> bytes:
+def _known(call: KeyCall, store: Any, vehicle: bytes, text: str, how: dict[str, Any]) -> bytes:
+    """Return the share that is gone on with; one that a sharee ordered is offered now."""
+    from dkey.agent.key_authority import Desk  # noqa: PLC0415
+    from dkey.cli.key_authority import port  # noqa: PLC0415
+    from dkey.lifecycle.roles import Permission  # noqa: PLC0415
+
+    call.sync(store, vehicle)
+    item = item_of(store, vehicle, text)
+    book = store.keys.book(vehicle)
+    if book.link is None or book.ring.share(item) is not None:
+        return item
+    permission = Permission(_PERMISSIONS[how["permission"]])
+    with port(book.link.url, {book.account: book.link.token}) as asked:
+        offer = Desk(store, vehicle, asked, call.entropy).ordered(item, permission)
+    return _invite(call, store, vehicle, replace(offer, pin=how["pin"], relay=how["relay"]))
+
+
+def _orders(store: Any, vehicle: bytes, how: dict[str, Any]) -> bool:
+    """Whether this is a sharee's order, which the owner's side hands over."""
+    from dkey.lifecycle.roles import Role  # noqa: PLC0415
+
+    return how["role"] == "provider" and store.keys.book(vehicle).role is Role.ASSOCIATE
+
+
+def _order(call: KeyCall, store: Any, vehicle: bytes, to: str, how: dict[str, Any]) -> None:
+    from dkey.agent.key_sharing import Sharer  # noqa: PLC0415
+
+    share_id = Sharer(store, call.entropy).order(vehicle, _offer(to, how))
+    reached = call.sync(store, vehicle)
+    told = [each for each in reached.effects if each.get("effect") == "OwnerNotified"]
+    say = "ordered, and the owner was told" if told else "ordered; the owner is told later"
+    call.tell(
+        store,
+        "waiting",
+        say=f"{say}\nnext: the owner runs `dkey key share {share_id.hex()[:8]}`",
+        share={"id": share_id.hex(), "owner_notified": bool(told)},
+    )
+
+
+def _invite(call: KeyCall, store: Any, vehicle: bytes, offer: Any) -> bytes:
     """Offer a key, here and at the authority; return its share id."""
-    from dkey.agent.key_sharing import Offer, Sharer  # noqa: PLC0415
+    from dkey.agent.key_sharing import Sharer  # noqa: PLC0415
+
+    exchange = Sharer(store, call.entropy).invite(vehicle, offer)
+    call.sync(store, vehicle)
+    return bytes(exchange.share_id)
+
+
+def _offer(to: str, how: dict[str, Any]) -> Any:
+    """Return what the options offer."""
+    from dkey.agent.key_sharing import Offer  # noqa: PLC0415
     from dkey.lifecycle.roles import Permission, Role  # noqa: PLC0415
 
     now_s = int(time.time())
@@ -72,7 +126,7 @@ def _offer(call: KeyCall, store: Any, vehicle: bytes, to: str, how: dict[str, An
     ends_s = how["ends_s"] or now_s + _DEFAULT_DAYS * 86_400
     role = Role(_ROLES[how["role"]])
     permission = Permission(_PERMISSIONS[how["permission"]])
-    offer = Offer(
+    return Offer(
         account=to,
         role=role,
         permission=permission,
@@ -83,9 +137,6 @@ def _offer(call: KeyCall, store: Any, vehicle: bytes, to: str, how: dict[str, An
         relay=how["relay"],
         booking=_booking(to, permission, begins_s, ends_s, how),
     )
-    exchange = Sharer(store, call.entropy).invite(vehicle, offer)
-    call.sync(store, vehicle)
-    return bytes(exchange.share_id)
 
 
 def _booking(to: str, permission: Any, begins_s: int, ends_s: int, how: dict[str, Any]) -> Any:

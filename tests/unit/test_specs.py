@@ -25,6 +25,7 @@ from dkey.agent.agent_status import Outcome
 from dkey.agent.api import SCHEMA, error_json, outcome_json
 from dkey.agent.card_file import CardFile
 from dkey.agent.credential_file import CredentialFile
+from dkey.agent.key_views import KeyLine
 from dkey.bench_reader.message_tap import MessageReport
 from dkey.bench_reader.reader_file import ReaderFile
 from dkey.bench_reader.tap import tap
@@ -443,6 +444,13 @@ def test_the_vault_example_opens_with_its_passphrase(tmp_path) -> None:
     document = json.loads(example("vault"))
     assert vault.names() == ["reader"]
     assert vault.public("reader").point.hex() == document["keys"][0]["public"]
+
+
+def test_the_key_example_has_the_fields_that_a_key_has() -> None:
+    documented = json.loads(example("key"))
+    fields = {"vehicle", "id"} | {*KeyLine.__dataclass_fields__} - {"item"}
+    assert [{*each} for each in documented["keys"]] == [fields, fields]
+    assert documented["code"] is None
 
 
 def test_every_example_is_checked_here() -> None:
