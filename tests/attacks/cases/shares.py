@@ -9,7 +9,7 @@ from dkey.lifecycle.policy import MAX_SHARES
 from dkey.lifecycle.roles import Permission, Role
 from firmware_mock.owner_epoch import erase_owner
 from firmware_mock.stage import Phone
-from tests.durability.share_world import parcel_of
+from tests.durability.delivery_world import parcel_of
 from tests.scenario.sharing import Desk, carry, signer_of
 
 from .. import Broken, Edit, case
