@@ -181,7 +181,7 @@ def race_for_a_place(seed: int) -> None:
     broken=[
         Broken(
             module="firmware_mock.share_desk",
-            old="        roots = {each.x: each for each in self._roots().values()}",
+            old="        roots = {each.x: each for each in self._roots(standing=True).values()}",
             new="        roots = {each.x: each for each in (*self._roots().values(), key)}",
             why="whoever proved a key may sign, and nobody asks whose word it is",
             also=(
