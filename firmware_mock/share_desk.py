@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ShareDesk"]
 
+_IN_USE: Final = (CredentialState.ACTIVE, CredentialState.SUSPENDED)
 _NAMES: Final = {Role.ACTUAL_USER: "actual user", Role.PROVIDER: "provider"}
 
 
@@ -209,7 +210,7 @@ class ShareDesk:
         refused: list[tuple[str, DkeyError]],
     ) -> None:
         """Let the key in on the word of its chain, with all rows that make it count."""
-        roots = {each.x: each for each in self._roots().values()}
+        roots = {each.x: each for each in self._roots(standing=True).values()}
         vehicle = self._keys.group_id
         try:
             claims = verify_chain(chain, roots=roots, vehicle=vehicle)
@@ -247,16 +248,19 @@ class ShareDesk:
         name = _NAMES.get(claims.role, f"share {claims.slot}")
         return self._keys.new_credential(name, key, claims.role, claims.permission)
 
-    def _roots(self) -> Mapping[Issuer, PublicKey]:
-        """Return the keys whose word is heard: the owner's, the authority's.
+    def _roots(self, *, standing: bool = False) -> Mapping[Issuer, PublicKey]:
+        """Return the keys whose word counts now: the owner's, and the authority's.
 
-        What a suspended owner may still say is decided with the rest of the rules, in admission.
+        Args:
+            standing: To let somebody in, for which the owner's key itself has to be usable. To
+                withdraw it need not: an owner who paused all keys may end that.
         """
         roots: dict[Issuer, PublicKey] = {}
         store, now = self._keys.store, self._keys.book.admissions
         if now.owner_x is not None:
             owner = store.credential_by_x(now.owner_x)
-            if owner is not None and owner.state is not CredentialState.REVOKED:
+            usable = (CredentialState.ACTIVE,) if standing else _IN_USE
+            if owner is not None and owner.state in usable:
                 roots[Issuer.OWNER] = PublicKey.parse(owner.public_key)
         authority = share_rows.authority_key(store.file)
         if authority is not None:

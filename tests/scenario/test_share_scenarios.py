@@ -217,6 +217,28 @@ async def test_what_suspends_the_owner_suspends_all_and_gives_back_only_that(sce
     assert (await scene.handle(friend)).code is RefusalCode.KEY_SUSPENDED
 
 
+async def test_an_owner_who_paused_everything_can_end_that(scene, desk):
+    friend = await admitted(scene, desk)
+    await scene.handle(carry(scene.owner, owner_list=desk.list(1, all_suspended=True)))
+    assert (await scene.handle(friend)).code is RefusalCode.KEY_SUSPENDED
+    late = friend_of(scene, "late")
+    assert (await scene.handle(carry(late, desk.attest(late, 2)))).code is RefusalCode.KEY_UNKNOWN
+    carry(scene.owner, owner_list=desk.list(2), seen=receipt_of(scene.owner))
+    assert (await scene.handle(scene.owner)).action is not None
+    assert (await scene.handle(friend)).action is not None
+
+
+async def test_a_lost_owners_phone_lets_nobody_in(scene, desk):
+    lost = key_ref(scene.owner.public_key.x)
+    take = scene.vehicle.share_desk.take_list
+    take(desk.list(1, issuer=Issuer.AUTHORITY, suspended=(lost,)))
+    friend = friend_of(scene)
+    carry(friend, desk.attest(friend))
+    assert (await scene.handle(friend)).code is RefusalCode.KEY_UNKNOWN
+    take(desk.list(2, issuer=Issuer.AUTHORITY))
+    assert (await scene.handle(friend)).action is not None
+
+
 async def test_the_actual_users_friend_falls_with_the_actual_user_and_the_owner_stays(scene, desk):
     user, friend = friend_of(scene, "user"), friend_of(scene)
     mine = desk.user_attest(user)

@@ -9,7 +9,7 @@ from dkey.lifecycle.policy import MAX_SHARES
 from dkey.lifecycle.roles import Permission, Role
 from firmware_mock.owner_epoch import erase_owner
 from firmware_mock.stage import Phone
-from tests.durability.share_world import parcel_of
+from tests.durability.delivery_world import parcel_of
 from tests.scenario.sharing import Desk, carry, signer_of
 
 from .. import Broken, Edit, case
@@ -182,7 +182,7 @@ def race_for_a_place(seed: int) -> None:
     broken=[
         Broken(
             module="firmware_mock.share_desk",
-            old="        roots = {each.x: each for each in self._roots().values()}",
+            old="        roots = {each.x: each for each in self._roots(standing=True).values()}",
             new="        roots = {each.x: each for each in (*self._roots().values(), key)}",
             why="whoever proved a key may sign, and nobody asks whose word it is",
             also=(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from dkey.errors import StoreError
 from dkey.lifecycle.policy import DAY_S, FAST_MAX_AGE_DAYS
+from tests.durability.delivery_world import World, opened, parcel_of
 from tests.durability.powercut import Outage
-from tests.durability.share_world import World, opened, parcel_of
 from tests.scenario.sharing import carry, receipt_of, refusals, signer_of
 
 from .. import Broken, Edit, case
