@@ -243,6 +243,13 @@ def test_an_actual_user_gives_no_new_key_in_place_of_one_that_the_owner_suspende
     world.invite("anna2", by=USER, account=mail("anna"))
 
 
+def test_an_actual_user_who_gives_the_key_back_is_not_vetoed() -> None:
+    world = corporate()
+    world.do(c.Suspend(actor=OWNER, item=share_id("user")))
+    world.do(c.Decline(actor=USER, share_id=share_id("user")))
+    assert world.invite("user2", role=Role.ACTUAL_USER, account=USER)
+
+
 def test_the_owner_replaces_a_key_that_the_owner_suspended() -> None:
     world = corporate()
     item = world.share("anna")
