@@ -7,7 +7,7 @@ import pytest
 from dkey.errors import RefusalCode
 from dkey.lifecycle import commands as c
 from dkey.lifecycle.claims import Issuer, key_ref
-from dkey.lifecycle.policy import MAX_WITHDRAWN
+from dkey.lifecycle.policy import MAX_ENDED_SHARES, MAX_WITHDRAWN
 from dkey.lifecycle.ring_state import DueKind, Ended
 from dkey.lifecycle.roles import CardProvenance, Role
 from ring_world import (
@@ -184,6 +184,26 @@ def test_an_expired_entry_makes_room_again() -> None:
     world.share("user2", role=Role.ACTUAL_USER)
     world.invite("late", by=OWNER)
     assert len(world.list().revoked) < 9
+
+
+def test_no_ring_grows_without_end_however_often_somebody_invites() -> None:
+    world = corporate()
+    for number in range(MAX_ENDED_SHARES + 20):
+        ends_s = world.now + 1
+        world.invite(f"e{number}", by=USER, account=mail(f"e{number}"), not_after_s=ends_s)
+        world.do(c.Decline(actor=mail(f"e{number}"), share_id=share_id(f"e{number}")))
+        world.now += 2
+    assert len(world.ring.shares) <= MAX_ENDED_SHARES + 2
+    assert world.usable(share_id("e0")) is RefusalCode.KEY_REVOKED
+    with refused(RefusalCode.REPLAY):
+        world.invite("e0", by=USER)
+
+
+@pytest.mark.parametrize("account", ["a" * 254 + "@x", "a\u202e@x", "a\n@x"])
+def test_an_account_is_short_and_printable(account) -> None:
+    world = World()
+    with refused(RefusalCode.NOT_AUTHORISED):
+        world.invite("anna", account=account)
 
 
 # --- actual users ------------------------------------------------------------------------------
