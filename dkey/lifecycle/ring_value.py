@@ -58,7 +58,8 @@ class Ring:
         owner_holds: Every cause that suspends the owner.
         account_holds: Every suspension of an account that lasts; it takes new keys too (S89).
         may_pause: The owner delegated the pause right (S86).
-        shares: Shares that live, or ended in the last six months; by time of their invitation.
+        shares: Shares that live, and the newest that ended in the last six months; by time of their
+            invitation.
         cards: Cards of this owner, ended ones included.
         initial_cards: Initial cards that this vehicle ever had (S34).
         spent: Every share id and card reference that was ever used here.
