@@ -24,11 +24,8 @@ __all__ = [
     "INITIAL_CARDS",
     "INVITATION_TTL_H",
     "LOG_RETENTION_MONTHS",
-<<<<<<< HEAD
     "LOST_LOCK_S",
-=======
     "MAX_ACCOUNT",
->>>>>>> redteam
     "MAX_CARDS",
     "MAX_CHAIN",
     "MAX_DEVICES_PER_HOLDER",
