@@ -143,7 +143,7 @@ PROXIMITY_START_RULES: Final[tuple[Rule[ProximityCase], ...]] = (
         code=RefusalCode.OUT_OF_ZONE,
         source="ours (S14)",
         text=f"the device is in the cabin for less than {START_DWELL_S:g} s",
-        holds=lambda case: not case.now_s - case.key.zone.since_s >= START_DWELL_S,
+        holds=lambda case: not case.now_s >= case.key.zone.since_s + START_DWELL_S,
     ),
     Rule(
         code=RefusalCode.PERMISSION_ENTRY_ONLY,

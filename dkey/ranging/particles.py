@@ -31,6 +31,10 @@ _LOST_ROUNDS: Final = 3
 _EARLY_M: Final = 0.3
 """A range this much shorter than the position allows contradicts it."""
 _EARLY_ROUNDS: Final = 2
+_CLOSE_M: Final = 0.15
+"""A range supports a position when it fits it this well."""
+_ALONE_ROUNDS: Final = 3
+"""After so many rounds in which one range at most supported the position, it is reconsidered."""
 _MIRRORED: Final = 100
 """One of so many particles is tried on the other side of the vehicle at a resampling."""
 _ACROSS: Final = np.float32(-1)
@@ -80,6 +84,7 @@ class ParticleFilter:
         self._ready = False
         self._lost = 0
         self._early = 0
+        self._alone = 0
 
     def update(self, ranges: Sequence[AnchorRange], dt_s: float) -> Estimate | None:
         """Take one round; None until three anchors measured at once."""
@@ -113,7 +118,24 @@ class ParticleFilter:
         self._early = self._early + 1 if estimate.early_m > _EARLY_M else 0
         if float(weights @ weights) * self._count > 2:
             self._resample()
+        if have >= 3:
+            self._reconsider(estimate, found, column)
         return estimate
+
+    def _reconsider(
+        self, estimate: Estimate, found: list[float], column: NDArray[np.float32]
+    ) -> None:
+        """Replace half of the particles when only one anchor speaks for all of them.
+
+        One clear range and an excuse for every other fit a whole circle, along which a wrong
+        position can follow a walking device for seconds.
+        """
+        support = sum(each is not None and abs(each) < _CLOSE_M for each in estimate.residuals_m)
+        self._alone = self._alone + 1 if support < 2 else 0
+        if self._alone >= _ALONE_ROUNDS:
+            if self._weights[0] != self._weights[-1]:
+                self._resample()
+            self._seed(found, column, every=2)
 
     def _move(self, dt_s: float) -> None:
         state, noise = self._state, self._noise
@@ -155,8 +177,11 @@ class ParticleFilter:
         self._model.table.take(index, out=dy, mode="clip")
         return np.multiply.reduce(dy, axis=0, out=into.product)
 
-    def _seed(self, found: list[float], column: NDArray[np.float32]) -> None:
-        """Draw candidates on circles around the anchors, and keep those that explain the round."""
+    def _seed(self, found: list[float], column: NDArray[np.float32], *, every: int = 1) -> None:
+        """Draw candidates on circles around the anchors, and keep those that explain the round.
+
+        They replace one of ``every`` particles.
+        """
         chance = self._chance
         have = np.flatnonzero(column[:, 0] < NO_RANGE_M)
         pick = have[chance.integers(0, len(have), _SEEDS)]
@@ -171,12 +196,14 @@ class ParticleFilter:
         # Half the power keeps mirror images alive until a second round has spoken.
         weights = np.sqrt(weights)
         edges = np.cumsum(weights)
-        aims = (np.arange(self._count) + chance.random()) * (edges[-1] / self._count)
+        fresh = self._state[:, ::every]
+        count = fresh.shape[1]
+        aims = (np.arange(count) + chance.random()) * (edges[-1] / count)
         kept = np.minimum(np.searchsorted(edges, aims), _SEEDS - 1)
-        self._state[:2] = state[:, kept]
-        self._state[2:] = chance.normal(0.0, 0.8, (2, self._count))
+        fresh[:2] = state[:, kept]
+        fresh[2:] = chance.normal(0.0, 0.8, (2, count))
         self._weights.fill(1 / self._count)
-        self._ready, self._lost, self._early = True, 0, 0
+        self._ready, self._lost, self._early, self._alone = True, 0, 0, 0
 
     def _resample(self) -> None:
         """Keep each particle in proportion to its weight (systematic resampling)."""

@@ -74,7 +74,7 @@ ATTACKS = {
         Reason.IMPLAUSIBLE,
         {"anchors": {"a1": {"distance_cm": 10_001.0}}},
     ),
-    "12 m to 2 m in one block": ("speed", Reason.JUMP, {"distances_cm": shifted(-4.6)}),
+    "12 m to 2 m in one block": ("speed", Reason.JUMP, {"distances_cm": shifted(-5.5)}),
 }
 
 
