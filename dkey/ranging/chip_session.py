@@ -170,9 +170,16 @@ class ChipSession:
         self.ranges = False
         self._go_on(now_s)
 
-    def owns(self, token: int) -> bool:
-        """Whether the subsystem means this session by ``token``."""
-        return self._step is not _Step.ABSENT and token == self._token
+    @property
+    def absent(self) -> bool:
+        """Whether nothing of it is in the subsystem, or under way there."""
+        return self._step is _Step.ABSENT and self._asked is None and self._want is None
+
+    def check(self, *, now_s: float) -> None:
+        """Ask the subsystem whether it has the session still; it may have lost it in silence."""
+        started = self._step is _Step.STARTED and self._asked is None
+        if started and self._host.state is HostState.READY:
+            self._send("GET_STATE", TokenCmd(token=self._token), now_s)
 
     def taken(self, event: UciEvent, *, now_s: float) -> tuple[ChipReport, ...]:
         """Take an event of the host that may be about this session."""
@@ -227,6 +234,9 @@ class ChipSession:
 
     def _answered(self, event: Answered, now_s: float) -> tuple[ChipReport, ...]:
         self._asked = None
+        if event.command.name == "GET_STATE":
+            self._go_on(now_s)
+            return ()
         self._step = _NEXT[event.command.name]
         if self._step is _Step.MADE:
             token = self._host.token(self._session_id)
@@ -236,6 +246,9 @@ class ChipSession:
 
     def _failed(self, event: CommandFailed, now_s: float) -> tuple[ChipReport, ...]:
         name, self._asked = event.command.name, None
+        if name == "GET_STATE":
+            self._go_on(now_s)
+            return ()  # that the subsystem does not have it is an event of its own
         if name in ("RANGE_STOP", "SESSION_DEINIT"):
             # It has stopped already, or is not there: either way nothing ranges.
             self._step = _NEXT[name]

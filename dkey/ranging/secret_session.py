@@ -74,7 +74,7 @@ class SecretSession:
         self.life = life
         self.chip = chip
         self.lost = False
-        self.heard_s = 0.0
+        self._check_s = 0.0
         self._setup_state = setup
         self._margin = margin
         self._ran: tuple[SessionPlan, float] | None = None
@@ -120,7 +120,7 @@ class SecretSession:
             return [*events, *self.not_started(str(exc)), *self.died(now_s)]
         self._ran = plan, now_s
         self._block = self._last_block
-        self.lost, self.heard_s = False, now_s
+        self.heard(now_s)
         self.chip.begin(plan, ursk, time0_us=time0_us, now_s=now_s)
         return [*events, Began(session_id=self.session_id, plan=plan)]
 
@@ -153,8 +153,8 @@ class SecretSession:
     def deadline(self) -> float | None:
         """When :meth:`tick` has something to do."""
         times = [self.life.deadline_s] if self.life.deadline_s is not None else []
-        if self.life.running and not self.lost:
-            times.append(self.heard_s + SILENT_S)
+        if self.life.running:
+            times.append(self._check_s)
         return min(times, default=None)
 
     def tick(self, now_s: float) -> list[RangingEvent]:
@@ -164,7 +164,11 @@ class SecretSession:
         else:
             self.life.tick(now_s=now_s)
         events = self.died(now_s)
-        if self.life.running and not self.lost and now_s - self.heard_s >= SILENT_S:
+        if not self.life.running or now_s < self._check_s:
+            return events
+        self._check_s = now_s + SILENT_S
+        self.chip.check(now_s=now_s)
+        if not self.lost:
             self.lost = True
             text = f"no round was heard for {SILENT_S:g} s"
             events.append(Trouble(kind=TroubleKind.UWB_LOST, text=text, session_id=self.session_id))
@@ -201,7 +205,7 @@ class SecretSession:
 
     def heard(self, now_s: float) -> None:
         """A round was heard by somebody."""
-        self.heard_s, self.lost = now_s, False
+        self.lost, self._check_s = False, now_s + SILENT_S
 
     def in_order(self, measured: RangingRound, *, numbered: bool) -> RangingRound | None:
         """Return the round with block and STS index as they count for the secret's whole life.

@@ -95,7 +95,7 @@ class RangingPhone(SubsystemEnd):
     def leave(self, now_s: float) -> tuple[RangingEvent, ...]:
         """The vehicle is gone, and the ranging secret with it."""
         session, self._session = self._session, None
-        return () if session is None else tuple(session.lose_link(now_s))
+        return () if session is None else tuple(self._release(session, now_s))
 
     def unavailable(self, now_s: float) -> tuple[RangingEvent, ...]:
         """The vehicle said that it has no ranging secret (any more): connect again."""

@@ -97,7 +97,7 @@ class RangingVehicle(SubsystemEnd):
         session = self._phones.get(session_id)
         if session is None:
             return ()
-        events = session.lose_link(now_s)
+        events = self._release(session, now_s)
         self.allocation.leave(session_id)
         del self._phones[session_id]
         return tuple(events)

@@ -69,6 +69,7 @@ class SubsystemEnd:
         self._capabilities: CccCapabilities | None = None
         self._ask_s: float | None = None
         self._now_s = 0.0
+        self._leaving: list[ChipSession] = []
 
     @property
     def up(self) -> bool:
@@ -150,6 +151,13 @@ class SubsystemEnd:
         del now_s
         return []
 
+    def _release(self, session: SecretSession, now_s: float) -> list[RangingEvent]:
+        """Let a session go whose BLE link is lost; the subsystem's end of it follows."""
+        events = session.lose_link(now_s)
+        self._leaving = [each for each in self._leaving if not each.absent]
+        self._leaving.append(session.chip)
+        return events
+
     def _chip(self, session_id: int) -> ChipSession:
         return ChipSession(
             self._host, session_id, initiator=self._initiator, session_type=self._type
@@ -164,6 +172,8 @@ class SubsystemEnd:
                 events += self._ranged(event, now_s)
                 continue
             events += self._subsystem(event, now_s)
+            for leaving in self._leaving:
+                leaving.taken(event, now_s=now_s)
             for session in self._sessions():
                 for report in session.chip.taken(event, now_s=now_s):
                     events += self._reported(session, report, now_s)

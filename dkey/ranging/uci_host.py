@@ -279,6 +279,8 @@ class UciHost:
             events.append(
                 CommandFailed(command=sent.message, status=status, text=text, answer=answer)
             )
+            if status == Status.SESSION_NOT_EXIST:
+                events += self._sessions.unknown(getattr(sent.message.body, "token", -1))
         self._next(now_s)
         return events
 

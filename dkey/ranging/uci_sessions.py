@@ -120,6 +120,20 @@ class SessionTable:
         if start and not session.keyed:  # FiRa counts its notifications from each start on
             session.last_index = -1
 
+    def unknown(self, token: int) -> list[UciEvent]:
+        """Forget a session that the subsystem says it does not have."""
+        session = self._sessions.pop(token, None)
+        if session is None:
+            return []
+        return [
+            SessionStateChanged(
+                session_id=session.session_id,
+                state=SessionState.DEINIT,
+                reason=None,
+                text="the subsystem does not have it any more",
+            )
+        ]
+
     def clear(self) -> list[UciEvent]:
         """Forget all sessions: the subsystem lost them."""
         gone: list[UciEvent] = [

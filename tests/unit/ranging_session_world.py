@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 ANCHORS = {n.to_bytes(2, "little"): n for n in range(6)}
 STEP_S = 0.001
-URSK = Secret(bytes(range(32)))
 
 
 def split(data: bytes) -> list[bytes]:
@@ -75,8 +74,9 @@ class Phone:
         self.connected = False
         self.end.start(world.now_s)
 
-    def connect(self, ursk: Secret = URSK, vehicle_ursk: Secret | None = None) -> Phone:
+    def connect(self, ursk: Secret | None = None, vehicle_ursk: Secret | None = None) -> Phone:
         now_s, vehicle = self.world.now_s, self.world.end
+        ursk = ursk or Secret(self.session_id.to_bytes(4, "big") * 8)
         self.connected = True
         self.world.take(vehicle.open(self.session_id, vehicle_ursk or ursk, now_s))
         self.take(self.end.open(self.session_id, ursk, now_s))
