@@ -19,6 +19,7 @@ from dkey.access.ble_events import (
     Ended,
     Established,
     RangingReceived,
+    RangingUnavailable,
 )
 from dkey.access.ble_reader import ReaderBleSession
 from dkey.access.ble_rules import HANDSHAKE_S
@@ -29,7 +30,7 @@ from dkey.codec.ble import RangingKind, StatusSource
 from dkey.codec.ble_contents import Ranging
 from dkey.control.remote import RemoteAction, RemoteHistory, RemoteVerdict, decide_remote
 from dkey.control.touch import Position
-from dkey.errors import DkeyError, LinkError, LinkReason, RefusalCode
+from dkey.errors import DkeyError, LinkError, LinkReason, LocalFault, RefusalCode
 from dkey.lifecycle.features import Feature
 from dkey.lifecycle.roles import CredentialState, Role
 from dkey.link.session_driver import SessionDriver
@@ -39,9 +40,11 @@ from firmware_mock.tapped_link import TappedLink
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from dkey.codec.ble_contents import Content
     from dkey.control.rules import Grant
     from dkey.link.base import Link
     from dkey.link.message_link import MessageTap
+    from firmware_mock.uwb_desk import UwbDesk
     from firmware_mock.vehicle import Vehicle
 
 __all__ = ["BleDesk", "PairingDesk", "Report"]
@@ -85,6 +88,7 @@ class BleDesk:
 
     Attributes:
         history: What remote control did, for all keys together.
+        uwb: Ranges the phones; None in a vehicle without anchors.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class BleDesk:
     ) -> None:
         self.history = _remembered(vehicle)
         self.pairing = pairing
+        self.uwb: UwbDesk | None = None
         self.vehicle = vehicle
         self.report: Report = report or _quiet
         self.supported = supported
@@ -229,6 +234,8 @@ class _Peer:
         self._session = ReaderBleSession(
             desk.vehicle.reader(Position.BLE),
             ranging=desk.ranging,
+            # A start from the cabin needs a standard transaction, and no phone waits for this one.
+            flow=Flow.AUTO if desk.uwb is None else Flow.STANDARD,
             supported=desk.supported,
             selected=V1_0 if choice is None else choice.version,
         )
@@ -261,8 +268,38 @@ class _Peer:
             return StatusSource.MANUAL
         if self.grant is None or by != self.grant.credential_id:
             return StatusSource.UNSPECIFIED
+        if self._desk.uwb is not None and self._desk.uwb.acting:
+            return StatusSource.THIS_DEVICE_RANGING
         ble = position is Position.BLE
         return StatusSource.THIS_DEVICE_BLE if ble else StatusSource.THIS_DEVICE_NFC
+
+    # --- ranging, for the desk that does it ---------------------------------------------------
+
+    @property
+    def standard(self) -> bool:
+        """Whether it ran a standard transaction."""
+        return self._established and not self._fast
+
+    def say(self, content: Content) -> None:
+        """Send a content of ranging; one that is out of turn ends the session."""
+        if self._established and not self._session.done:
+            try:
+                self._take(self._session.send(content, self._vehicle.clock()))
+            except LocalFault as exc:
+                self._take(self._session.reject(exc))
+            self._driver.wake()
+
+    def no_secret(self, text: str) -> None:
+        """Tell that the ranging secret is gone."""
+        self._desk.report("ranging_unavailable", credential=self.credential, text=text)
+        if self._established and not self._session.done:
+            self._take(self._session.unavailable(self._vehicle.clock()))
+            self._driver.wake()
+
+    def violated(self, error: DkeyError) -> None:
+        """End the connection of a phone that broke the protocol."""
+        self._take(self._session.reject(error))
+        self._driver.wake()
 
     # --- events of the session ----------------------------------------------------------------
 
@@ -273,13 +310,19 @@ class _Peer:
                     self._authenticated(event)
                 case Established():
                     self._established = True
+                    if self._desk.uwb is not None:
+                        self._desk.uwb.joined(self, event)
                 case CommandRequested():
                     self._requested(event)
                 case RangingReceived():
                     self._ranging(event)
+                case RangingUnavailable() if self._desk.uwb is not None:
+                    self._desk.uwb.left(self)
                 case Ended():
                     self._established = False
                     self.ended = event.reason.value
+                    if self._desk.uwb is not None:
+                        self._desk.uwb.left(self)
                 case _:
                     pass
 
@@ -358,8 +401,10 @@ class _Peer:
         self._desk.report("refused", credential=name, code=code.value, text=text, **fields)
 
     def _ranging(self, event: RangingReceived) -> None:
-        """Put off ranging that nobody here does."""
+        """Range, or put off ranging that nobody here does."""
         content = event.content
+        if self._desk.uwb is not None and self._desk.uwb.received(self, content):
+            return
         if isinstance(content, Ranging) and content.kind in _LATER:
             later = Ranging(kind=_LATER[RangingKind(content.kind)])
             self._take(self._session.send(later, self._vehicle.clock()))
