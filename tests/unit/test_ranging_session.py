@@ -106,7 +106,7 @@ def test_more_phones_get_longer_blocks():
     assert len({each.sync_index for each in plans(world.events)}) == 5
 
 
-# --- suspend and resume -------------------------------------------------------------------------
+# --- suspend and resume ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("by_phone", [True, False])
@@ -180,7 +180,7 @@ def test_a_subsystem_that_is_restarted_by_its_host_is_brought_back(whose):
     end = world.end if whose == "vehicle" else phone.end
     subsystem = world.subsystem if whose == "vehicle" else phone.subsystem
     subsystem.chip.faults.stall = True
-    end._ask_time(world.now_s)  # noqa: SLF001 - a command that is never answered
+    end._ask_time(world.now_s)
     world.run(1.2)
     subsystem.chip.faults.stall = False
     world.run(8.0)
@@ -250,7 +250,7 @@ def test_only_sessions_with_an_sts_of_a_secret_are_made():
         ChipSession(UciHost(), 1, initiator=True, session_type=SessionType.FIRA_RANGING)
 
 
-# --- the end of the secret --------------------------------------------------------------------------
+# --- the end of the secret ------------------------------------------------------------------------
 
 
 def test_after_12_hours_the_secret_is_dead_at_both_ends_and_a_new_connection_is_needed():
