@@ -24,7 +24,7 @@ from dkey.ranging.setup_steps import SetupState
 from dkey.ranging.uci_host import UciHost
 from dkey.testing import SeededEntropy
 
-ALLOWED = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+ALLOWED = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def free(phone: Phone) -> bool:
