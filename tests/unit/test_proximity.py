@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -481,3 +482,13 @@ def test_whatever_is_granted_rests_on_a_key_that_may(mode, sequence):
                 for k in keys
             ]
             assert not any(held), "locked with a key inside"
+
+
+@pytest.mark.parametrize("rules", [PROXIMITY_UNLOCK_RULES, PROXIMITY_START_RULES])
+def test_the_specification_has_the_rules_as_they_are_walked(rules):
+    page = Path(__file__).resolve().parents[2].joinpath("specs", "proximity.md").read_text("utf-8")
+    rows = "\n".join(
+        f"| {at} | `{rule.code}` | {rule.text} | {rule.source} |"
+        for at, rule in enumerate(rules, 1)
+    )
+    assert rows in page
