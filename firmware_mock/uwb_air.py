@@ -57,6 +57,7 @@ class Station:
     from_s: float = 0.0
     repeat: bool = False
     ppm: float | None = field(default=None, init=False)
+    ppm_ns: int = field(default=0, init=False)
 
     def where(self, now_s: float) -> Where:
         """Return the place as the channel takes it."""
@@ -174,7 +175,7 @@ class UwbAir:
             for n, good in enumerate(session.accept(sent))
         ]
         slot_ticks = replace(self.channel, slot_s=session.slot_ns / 1e9).slot_ticks
-        closing = session.close(round1, slot_ticks * (len(status) + 1))
+        closing = session.close(round1, slot_ticks * (session.grid.responders + 1))
         for listener in answering:
             listener.finished(closing, measured, slot_ticks)
         return InitiatorRound(
@@ -222,13 +223,19 @@ class UwbAir:
             self._clocks(run.station),
             self._rng,
             tampering=tampering,
+            final_slots=run.session.grid.responders + 1,
         )
 
     def _clocks(self, station: Station) -> Clocks:
+        """Return the clocks as they run now, each drifted since it was last looked at."""
+        limit = self.channel.clock_ppm
         if station.ppm is None:
-            station.ppm = float(self._rng.uniform(-1, 1) * self.channel.clock_ppm)
-        clocks = Clocks(phone_ppm=np.array([[station.ppm]]), anchor_ppm=self._anchor_ppm)
-        later = clocks.later(self.channel, (self.now_ns - self._drifted_ns) / 1e9, self._rng)
-        self._drifted_ns = self.now_ns
-        station.ppm, self._anchor_ppm = float(later.phone_ppm[0, 0]), later.anchor_ppm
-        return later
+            station.ppm, station.ppm_ns = float(self._rng.uniform(-limit, limit)), self.now_ns
+        walked = [
+            self.channel.drift_ppm_s * (self.now_ns - since_ns) / 1e9
+            for since_ns in (station.ppm_ns, self._drifted_ns)
+        ]
+        station.ppm += float(self._rng.normal(0, walked[0]))
+        self._anchor_ppm = self._anchor_ppm + self._rng.normal(0, walked[1], self._anchor_ppm.shape)
+        station.ppm_ns = self._drifted_ns = self.now_ns
+        return Clocks(phone_ppm=np.array([[station.ppm]]), anchor_ppm=self._anchor_ppm)

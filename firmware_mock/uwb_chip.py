@@ -134,6 +134,7 @@ class UwbChip:
         self._boot_ns = boot_ns
         self._handles = 0
         self._used: dict[bytes, int] = {}
+        self._counters: dict[bytes, int] = {}
 
     @property
     def now_us(self) -> int:
@@ -274,6 +275,7 @@ class UwbChip:
             self.stop(session.token, Reason.STS_CONFIG)
 
         def initiated(found: InitiatorRound) -> None:
+            _remember(self._counters, key, phone.frame_counter)
             self._spend(session, key, found.sts_index, told)
             self._report(session, _controller(session, found))
 
@@ -283,7 +285,8 @@ class UwbChip:
             self._report(session, _controlee(session, found) if one else self._info(session, found))
 
         if session.values[AppConfig.DEVICE_ROLE].number == INITIATOR:
-            return Initiating(self.air, self.station, InitiatorSession(told), initiated, exhausted)
+            phone = InitiatorSession(told, frame_counter=self._counters.get(key, 0))
+            return Initiating(self.air, self.station, phone, initiated, exhausted)
         return Responding(
             self.air,
             ResponderSession(told),
@@ -304,9 +307,7 @@ class UwbChip:
     def _spend(self, session: UwbSession, key: bytes, poll: int, told: SessionParameters) -> None:
         last = poll + told.configuration.slots_per_round - 2
         session.last_index = last
-        self._used[key] = max(last, self._used.pop(key, -1))
-        while len(self._used) > _URSKS_MAX:
-            del self._used[next(iter(self._used))]
+        _remember(self._used, key, max(last, self._used.get(key, -1)))
 
     def _report(self, session: UwbSession, notification: Notification) -> None:
         self._notify(notification)
@@ -354,6 +355,14 @@ def _stop(session: UwbSession) -> None:
 def _name(told: SessionParameters) -> bytes:
     """Return what a ranging secret is remembered by: indices of a secret are used once."""
     return hashlib.sha256(told.ursk.reveal()).digest()
+
+
+def _remember(table: dict[bytes, int], key: bytes, value: int) -> None:
+    """Keep the value of a ranging secret; the secret used longest ago makes room."""
+    table.pop(key, None)
+    table[key] = value
+    while len(table) > _URSKS_MAX:
+        del table[next(iter(table))]
 
 
 def _controller(session: UwbSession, found: InitiatorRound) -> CccControllerNtf:

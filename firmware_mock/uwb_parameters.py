@@ -22,6 +22,8 @@ __all__ = ["INITIATOR", "MANDATORY", "OUI", "WRITE_ONLY", "check", "complete", "
 INITIATOR: Final = 1
 _CHAP_RSTU: Final = 400
 _BLOCK_MS: Final = 96
+_STAMPS_RSTU: Final = 2**32 // (416 * 128)
+"""67 ms: what a 32-bit count of 15.65 ps holds, in units of 416 chips of 128 ticks."""
 _START_MS: Final = 20
 """A session without a start time begins this long after its start command (ours)."""
 
@@ -151,6 +153,9 @@ def session_parameters(
     mac = MacMode(offset=mode.value[0] & 0x3F) if mode and mode.value[0] >> 6 else MacMode()
     if mac.offset >= configuration.rounds_per_block:
         raise LocalFault("the second round does not fit the block")
+    final_rstu = (configuration.responders + 1) * configuration.chaps_per_slot * _CHAP_RSTU
+    if final_rstu > _STAMPS_RSTU:
+        raise LocalFault("from POLL to FINAL is longer than 32-bit time stamps can say")
     return SessionParameters(
         ursk=Secret(values[AppConfig.URSK].value),
         configuration=configuration,

@@ -18,6 +18,8 @@ from dkey.ranging.keys import sts_v
 from dkey.ranging.sts import sts_pulses_batch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     Pulses = NDArray[np.int8]
@@ -35,6 +37,7 @@ __all__ = [
     "Result",
     "correlate",
     "decide",
+    "early_chances",
     "pulses",
     "receive",
     "trial",
@@ -246,6 +249,23 @@ def decide(seen: Correlation, receiver: Receiver, noise: float) -> Result:
         passed &= (coefficient >= receiver.quality * best)[:, None]
     first = np.where(passed.any(axis=1), passed.argmax(axis=1) - BACK_SEARCH_CHIPS, NO_FIX)
     return Result(first=first)
+
+
+def early_chances(
+    powers_db: Iterable[int], frames: int, rng: np.random.Generator, *, snr_db: float = -10.0
+) -> dict[str, dict[int, float]]:
+    """Measure how often each receiver takes random pulses for the first path.
+
+    Returns:
+        Receiver to attacker's power (dB) to share of frames, as
+        :class:`~firmware_mock.uwb_attacks.EarlyInjection` takes it.
+    """
+    found: dict[str, dict[int, float]] = {name: {} for name in RECEIVERS}
+    for power_db in powers_db:
+        tried = trial(Air(snr_db=snr_db, attacker_db=power_db), frames, rng)
+        for name, result in tried.items():
+            found[name][power_db] = float(result.early.mean())
+    return found
 
 
 def trial(

@@ -1,7 +1,7 @@
 """Virtual UWB subsystems for other programs' UCI hosts, over TCP.
 
 Each connection is one subsystem of its own, all on the same air: a phone's host and a vehicle's
-connect to the same port and range with each other. This is where virtual time meets a clock.
+connect to the same port and range with each other.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from dkey.errors import LinkError, LinkReason
+from firmware_mock.uwb_pace import REALTIME, keep_pace
 from firmware_mock.uwb_subsystem import OUTBOX_MAX, UwbSubsystem
 
 if TYPE_CHECKING:
@@ -19,15 +20,10 @@ if TYPE_CHECKING:
 
     from firmware_mock.uwb_air import Station, UwbAir
 
-__all__ = ["FAST", "REALTIME", "UwbServer"]
-
-REALTIME: Final = 1.0
-FAST: Final = 20.0
-"""Virtual seconds in one second."""
+__all__ = ["UwbServer"]
 
 _CONNECTIONS_MAX: Final = 8
 _CHUNK: Final = 4096
-_STEP_S: Final = 0.005
 
 
 class UwbServer:
@@ -95,16 +91,7 @@ class UwbServer:
         async with server:
             bound = server.sockets[0].getsockname()[1]
             self._emit({"event": "ready", "link": f"uci-tcp:{host}:{bound}"})
-            await self._advance()
-
-    async def _advance(self) -> None:
-        loop = asyncio.get_running_loop()
-        start_s, start_ns = loop.time(), self._air.now_ns
-        while True:
-            passed_s = (loop.time() - start_s) * self._pace
-            self._air.advance(start_ns + int(passed_s * 1e9))
-            self._pump()
-            await asyncio.sleep(_STEP_S)
+            await keep_pace(self._air, pace=self._pace, after=self._pump)
 
     def _pump(self) -> None:
         for writer, subsystem in self._open.items():

@@ -178,10 +178,21 @@ class _End:
 class InitiatorSession(_End):
     """The phone's end: decides when, and tells its time stamps in Final_Data."""
 
-    def __init__(self, parameters: SessionParameters) -> None:
+    def __init__(self, parameters: SessionParameters, *, frame_counter: int = 0) -> None:
+        """Make a session at its first block.
+
+        Args:
+            parameters: What this end was told.
+            frame_counter: Where an earlier session under the same ranging secret stopped.
+        """
         super().__init__(parameters)
-        self._sender = FrameSender(self.keys.addresses, parameters.oui)
+        self._sender = FrameSender(self.keys.addresses, parameters.oui, counter=frame_counter)
         self._good = 0
+
+    @property
+    def frame_counter(self) -> int:
+        """Return the counter of the next SP0 frame; none comes twice under a ranging secret."""
+        return self._sender.counter
 
     def open(self, round_: int) -> Opening:
         """Begin a round of this block.

@@ -85,6 +85,7 @@ def serve(
     host, port = _address(link)
     air_module = importlib.import_module("firmware_mock.uwb_air")
     channels = importlib.import_module("firmware_mock.uwb_channel")
+    pacing = importlib.import_module("firmware_mock.uwb_pace")
     server_module = importlib.import_module("firmware_mock.uwb_server")
     air = air_module.UwbAir(
         car=channels.Car.of(_layout(layout_file)),
@@ -98,7 +99,7 @@ def serve(
     server = server_module.UwbServer(
         air,
         _stations(air, at, path, seed),
-        pace=server_module.FAST if pace == "fast" else server_module.REALTIME,
+        pace=pacing.FAST if pace == "fast" else pacing.REALTIME,
         mirror=mirror,
         uci_major=int(uci),
         raw=raw,

@@ -1,8 +1,6 @@
 """The virtual UWB world survives any bytes, and ends that disagree measure nothing."""
 
-import sys
 from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 from hypothesis import given, settings
@@ -17,9 +15,6 @@ from dkey.ranging.hopping import MacMode
 from firmware_mock.uwb_air import UwbAir
 from firmware_mock.uwb_channel import OK, Car, Channel, Clocks, Tampering, Where, simulate
 from firmware_mock.uwb_subsystem import OUTBOX_MAX
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
-
 from uwb_host import SESSION, Host
 from uwb_world import PARAMETERS, World, changed
 

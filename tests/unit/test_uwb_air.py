@@ -13,6 +13,7 @@ from firmware_mock.uwb_air import Station
 from firmware_mock.uwb_attacks import Advance, Jamming, Relay, Replay
 from firmware_mock.uwb_channel import OK, RX_TIMEOUT, STS_FAILED, Car, Channel
 from firmware_mock.uwb_paths import PATHS, walks
+from firmware_mock.uwb_session import ResponderSession
 
 LATE = replace(PARAMETERS, ursk=Secret(bytes(range(1, 33))))
 MAC_DECODE = 0x25
@@ -48,6 +49,18 @@ def test_the_vehicle_measures_the_true_distance() -> None:
         assert each.distance_cm == pytest.approx(100 * true_m((4.0, 3.0), each.anchor), abs=10)
 
 
+@pytest.mark.parametrize("chaps", [3, 4, 6, 8, 9, 12, 24])
+@pytest.mark.parametrize("responders", [2, 6, 7])
+def test_every_slot_length_and_number_of_responders_measures_the_truth(chaps, responders) -> None:
+    told = changed(
+        chaps_per_slot=chaps, responders=responders, slots_per_round=12, ran_multiplier=2
+    )
+    world = World(told).run()
+    assert len(world.rounds[0].ranges) == min(responders, 6)
+    for each in world.rounds[0].ranges:
+        assert each.distance_cm == pytest.approx(100 * true_m((4.0, 3.0), each.anchor), abs=12)
+
+
 def test_both_ends_name_the_same_index_and_it_always_rises() -> None:
     world = World(changed(**HOPPING)).run()
     indices = [entry.sts_index for entry in world.rounds]
@@ -67,6 +80,13 @@ def test_a_mismatch_shows_as_a_failed_sts_and_never_as_a_distance(field: str, wr
     assert {STS_FAILED} in world.statuses()
     assert set().union(*world.statuses()) <= {STS_FAILED, RX_TIMEOUT}
     assert all(each.responders == 0 for each in world.sent)
+
+
+@pytest.mark.parametrize("field", ["session_id", "pulse_shape", "ran_multiplier"])
+def test_a_vehicle_that_does_not_check_the_sts_would_not_notice(field: str, monkeypatch) -> None:
+    monkeypatch.setattr(ResponderSession, "_is_mine", lambda *_: True)
+    world = World(MISMATCHES[field], PARAMETERS).run()
+    assert STS_FAILED not in set().union(*world.statuses())
 
 
 @pytest.mark.parametrize("field", [{"hop_key": 5}, {"continuous": False}])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dkey.ranging.layouts import SHIPPED, shipped_layout
 from firmware_mock.uwb_channel import (
     NEGATIVE_DISTANCE,
     OK,
@@ -17,6 +18,7 @@ from firmware_mock.uwb_channel import (
     rounds_per_second,
     simulate,
 )
+from firmware_mock.uwb_paths import PATHS, walks
 
 TRACKS = 20_000
 
@@ -153,4 +155,34 @@ def test_a_round_reads_as_the_vehicle_takes_it() -> None:
 
 
 def test_the_speed_can_be_measured() -> None:
-    assert rounds_per_second(2000) > 0
+    assert rounds_per_second(1) > 0
+
+
+def test_the_saloon_is_the_car_of_the_published_figures() -> None:
+    assert Car.of(shipped_layout("saloon")) == Car.SIX
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_each_shipped_layout_makes_a_car(name: str) -> None:
+    layout = shipped_layout(name)
+    car = Car.of(layout)
+    assert len(car.anchors_m) == len(car.cabin) == len(layout.anchors)
+    assert car.inside(np.array([[0.0, 0.0], [0.0, 1.2], [3.5, 0.0]])).tolist() == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_the_prototype_preset_has_the_published_range_errors() -> None:
+    rng = np.random.default_rng(7)
+    walk = walks(PATHS["sit-in"][0], 400, rng, blocks=70)
+    clocks = Clocks.draw(Channel.PROTOTYPE, 400, 6, rng)
+    errors = np.concatenate(
+        [
+            error_m(simulate(Channel.PROTOTYPE, Car.SIX, walk.where(block), clocks, rng)).ravel()
+            for block in range(70)
+        ]
+    )
+    assert np.nanmedian(errors) == pytest.approx(0.026, abs=0.004)
+    assert np.nanpercentile(errors, 95) == pytest.approx(1.00, abs=0.05)

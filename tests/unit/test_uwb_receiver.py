@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 from dkey.crypto.secret import Secret
-from firmware_mock.uwb_attacks import EARLY_CHANCE
-from firmware_mock.uwb_receiver import NO_FIX, PULSES, RECEIVERS, Air, Result, pulses, trial
+from firmware_mock.uwb_attacks import EARLY_CHANCE, EarlyInjection
+from firmware_mock.uwb_receiver import (
+    NO_FIX,
+    PULSES,
+    RECEIVERS,
+    Air,
+    Result,
+    early_chances,
+    pulses,
+    trial,
+)
 
 FRAMES = 300
 PUBLISHED_FRAMES = 3000
@@ -101,3 +110,10 @@ def test_early_right_and_fixed_are_told_apart() -> None:
     assert result.early.tolist() == [True, True, False, False, False, False, False]
     assert result.right.tolist() == [False, False, False, True, True, False, False]
     assert result.fixed.tolist() == [True] * 6 + [False]
+
+
+def test_measured_chances_feed_the_attack_on_events() -> None:
+    measured = early_chances([10, 24], 40, np.random.default_rng(1))
+    attack = EarlyInjection(power_db=24, receiver="first path > 25 %", chance=measured)
+    assert attack.frame_chance > 0.7
+    assert EarlyInjection(power_db=24, receiver="normalised", chance=measured).frame_chance == 0

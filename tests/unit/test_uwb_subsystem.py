@@ -3,7 +3,6 @@
 import math
 
 import pytest
-from uwb_host import ALIRO, SESSION, VALUES, Host, Pair
 
 from dkey.codec.uci import Packet, PacketType
 from dkey.codec.uci_core import DeviceResetCmd, GetConfigCmd, SetConfigCmd
@@ -16,6 +15,7 @@ from firmware_mock.uwb_attacks import Advance
 from firmware_mock.uwb_channel import Car
 from firmware_mock.uwb_parameters import MANDATORY
 from firmware_mock.uwb_subsystem import OUTBOX_MAX
+from uwb_host import ALIRO, SESSION, VALUES, Host, Pair
 
 KEYED = {
     "URSK": bytes(range(1, 33)),
@@ -178,6 +178,15 @@ def test_values_that_do_not_go_together_are_refused(idle: Host) -> None:
     assert answer.status == Status.INVALID_RANGE
 
 
+def test_a_round_that_32_bit_time_stamps_cannot_span_is_refused(host: Host) -> None:
+    host.init()
+    long = {"SLOT_DURATION": 24 * 400, "SLOTS_PER_RR": 16, "RANGING_INTERVAL": 192}
+    values = {AppConfig.DEVICE_TYPE: 0, AppConfig.DEVICE_ROLE: 0} | VALUES
+    values |= {AppConfig[name]: value for name, value in long.items()}
+    assert host.configure(values | {AppConfig.NUMBER_OF_CONTROLEES: 8}).status == 0x05
+    assert host.configure(values | {AppConfig.NUMBER_OF_CONTROLEES: 7}).status == Status.OK
+
+
 def test_an_active_session_keeps_its_parameters(idle: Host) -> None:
     idle.on("RANGE_START")
     answer = idle.configure({AppConfig.PREAMBLE_CODE_INDEX: 12})
@@ -210,6 +219,17 @@ def test_an_index_is_used_once_for_each_ranging_secret() -> None:
         assert host.on("RANGE_START") == Status.INVALID_STS_INDEX
         host.configure({AppConfig.STS_INDEX: last + 1})
         assert host.on("RANGE_START") == Status.OK
+
+
+def test_frame_counters_go_on_in_the_next_session_of_a_ranging_secret() -> None:
+    pair = Pair().start().run()
+    used = pair.phone.chip.sessions[SESSION].run.session.frame_counter
+    pair.phone.on("RANGE_STOP")
+    time0 = pair.air.now_ns // 1000 + 50_000
+    pair.phone.configure({AppConfig.UWB_TIME0: time0, AppConfig.STS_INDEX: 9000})
+    pair.phone.on("RANGE_START")
+    assert used == 20
+    assert pair.phone.chip.sessions[SESSION].run.session.frame_counter == used
 
 
 def test_a_suspended_session_resumes_with_a_new_index_and_time() -> None:

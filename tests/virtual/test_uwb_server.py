@@ -16,7 +16,8 @@ from dkey.codec.uci_status import Status
 from dkey.errors import LinkError, LinkReason
 from firmware_mock.uwb_air import Station, UwbAir
 from firmware_mock.uwb_channel import Channel
-from firmware_mock.uwb_server import FAST, UwbServer
+from firmware_mock.uwb_pace import FAST
+from firmware_mock.uwb_server import UwbServer
 
 SESSION = 7
 DEADLINE_S = 20

@@ -25,7 +25,8 @@ from dkey.ranging.uci_events import (
 from dkey.ranging.uci_host import UciHost
 from firmware_mock.uwb_air import Station, UwbAir
 from firmware_mock.uwb_channel import Car, Channel
-from firmware_mock.uwb_server import FAST, UwbServer
+from firmware_mock.uwb_pace import FAST
+from firmware_mock.uwb_server import UwbServer
 
 DEADLINE_S = 20
 SESSION = 0x01020304
