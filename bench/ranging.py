@@ -29,6 +29,7 @@ from _channel import (
     walks_up,
 )
 from _gate import gate_rows
+from _ranging_sessions import session_figures
 from _report import Figure, progress, report, slice_medians, spread
 
 from dkey.control.proximity import KeyPresence, Proximity, ProximityMode, ProximitySettings
@@ -341,10 +342,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--ups", type=int, default=1_000, help="walks up to the door")
     parser.add_argument("--passes", type=int, default=10_000, help="walks past the vehicle")
     parser.add_argument("--updates", type=int, default=5_000, help="timed updates of each kind")
+    parser.add_argument("--session-s", type=float, default=30.0, help="virtual time of sessions")
     parser.add_argument("--blocks", type=int, default=8_000, help="for each row of the gate")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
-    figures = speeds(options.updates)
+    figures = session_figures(options.session_s)
+    figures += speeds(options.updates)
     for name, channel in SCENES:
         figures += scene(shipped_layout(name), channel, options.walks, "particles")
     figures += scene(shipped_layout("saloon"), "plain", options.walks, "Kalman")

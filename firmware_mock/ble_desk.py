@@ -20,6 +20,7 @@ from dkey.access.ble_events import (
     Established,
     Exchanged,
     RangingReceived,
+    RangingUnavailable,
 )
 from dkey.access.ble_reader import ReaderBleSession
 from dkey.access.ble_rules import HANDSHAKE_S
@@ -31,7 +32,14 @@ from dkey.codec.ble import RangingKind, StatusSource
 from dkey.codec.ble_contents import Ranging
 from dkey.control.remote import RemoteAction, RemoteHistory, RemoteVerdict, decide_remote
 from dkey.control.touch import Position
-from dkey.errors import DkeyError, LinkError, LinkReason, RefusalCode, RemoteFault
+from dkey.errors import (
+    DkeyError,
+    LinkError,
+    LinkReason,
+    LocalFault,
+    RefusalCode,
+    RemoteFault,
+)
 from dkey.lifecycle.features import Feature
 from dkey.lifecycle.roles import CredentialState, Role
 from dkey.link.session_driver import SessionDriver
@@ -44,9 +52,11 @@ if TYPE_CHECKING:
     from dkey.access.enrolled import EnrolledCredential
     from dkey.access.exchange import ExchangeRequest
     from dkey.access.session import Session
+    from dkey.codec.ble_contents import Content
     from dkey.control.rules import Grant
     from dkey.link.base import Link
     from dkey.link.message_link import MessageTap
+    from firmware_mock.uwb_desk import UwbDesk
     from firmware_mock.vehicle import Vehicle
 
 __all__ = ["BleDesk", "PairingDesk", "Report"]
@@ -90,6 +100,7 @@ class BleDesk:
 
     Attributes:
         history: What remote control did, for all keys together.
+        uwb: Ranges the phones; None in a vehicle without anchors.
     """
 
     def __init__(
@@ -103,6 +114,7 @@ class BleDesk:
     ) -> None:
         self.history = _remembered(vehicle)
         self.pairing = pairing
+        self.uwb: UwbDesk | None = None
         self.vehicle = vehicle
         self.report: Report = report or _quiet
         self.supported = supported
@@ -239,6 +251,8 @@ class _Peer:
         self._session = ReaderBleSession(
             desk.vehicle.reader(Position.BLE),
             ranging=desk.ranging,
+            # A start from the cabin needs a standard transaction, and no phone waits for this one.
+            flow=Flow.AUTO if desk.uwb is None else Flow.STANDARD,
             supported=desk.supported,
             selected=V1_0 if choice is None else choice.version,
         )
@@ -275,8 +289,38 @@ class _Peer:
             return StatusSource.MANUAL
         if self.grant is None or by != self.grant.credential_id:
             return StatusSource.UNSPECIFIED
+        if self._desk.uwb is not None and self._desk.uwb.acting:
+            return StatusSource.THIS_DEVICE_RANGING
         ble = position is Position.BLE
         return StatusSource.THIS_DEVICE_BLE if ble else StatusSource.THIS_DEVICE_NFC
+
+    # --- ranging, for the desk that does it ---------------------------------------------------
+
+    @property
+    def standard(self) -> bool:
+        """Whether it ran a standard transaction."""
+        return self._established and not self._fast
+
+    def say(self, content: Content) -> None:
+        """Send a content of ranging; one that is out of turn ends the session."""
+        if self._established and not self._session.done:
+            try:
+                self._take(self._session.send(content, self._vehicle.clock()))
+            except LocalFault as exc:
+                self._take(self._session.reject(exc))
+            self._driver.wake()
+
+    def no_secret(self, text: str) -> None:
+        """Tell that the ranging secret is gone."""
+        self._desk.report("ranging_unavailable", credential=self.credential, text=text)
+        if self._established and not self._session.done:
+            self._take(self._session.unavailable(self._vehicle.clock()))
+            self._driver.wake()
+
+    def violated(self, error: DkeyError) -> None:
+        """End the connection of a phone that broke the protocol."""
+        self._take(self._session.reject(error))
+        self._driver.wake()
 
     # --- events of the session ----------------------------------------------------------------
 
@@ -289,13 +333,19 @@ class _Peer:
                     self._deliver(event.reads)
                 case Established():
                     self._established = True
+                    if self._desk.uwb is not None:
+                        self._desk.uwb.joined(self, event)
                 case CommandRequested():
                     self._requested(event)
                 case RangingReceived():
                     self._ranging(event)
+                case RangingUnavailable() if self._desk.uwb is not None:
+                    self._desk.uwb.left(self)
                 case Ended():
                     self._established = False
                     self.ended = event.reason.value
+                    if self._desk.uwb is not None:
+                        self._desk.uwb.left(self)
                 case _:
                     pass
 
@@ -399,8 +449,10 @@ class _Peer:
         self._desk.report("refused", credential=name, code=code.value, text=text, **fields)
 
     def _ranging(self, event: RangingReceived) -> None:
-        """Put off ranging that nobody here does."""
+        """Range, or put off ranging that nobody here does."""
         content = event.content
+        if self._desk.uwb is not None and self._desk.uwb.received(self, content):
+            return
         if isinstance(content, Ranging) and content.kind in _LATER:
             later = Ranging(kind=_LATER[RangingKind(content.kind)])
             self._take(self._session.send(later, self._vehicle.clock()))

@@ -29,6 +29,7 @@ from firmware_mock.control import ControlServer, set_knobs, state_of
 from firmware_mock.garage import create_vehicle, holds_vehicle, open_vehicle
 from firmware_mock.head_unit import VERBS, HeadUnit
 from firmware_mock.owner_desk import OwnerDesk
+from firmware_mock.uwb_buttons import UWB_BUTTONS, press_uwb
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
 
     from dkey.lifecycle.features import FeatureProfile
     from dkey.link.base import FrameTap
+    from dkey.ranging.layout import Layout
     from firmware_mock.authority_watch import AuthorityPort
     from firmware_mock.outcome import TapOutcome
+    from firmware_mock.uwb_desk import UwbDesk
     from firmware_mock.vehicle import Vehicle
 
 __all__ = ["BUTTONS", "Settings", "VehicleProcess"]
@@ -62,6 +65,9 @@ class Settings:
         knobs: Body signals to begin with, by their names for people.
         btsnoop: Existing folder for a capture of each participant of the virtual air.
         authority: Keeps the vehicle in step with its authority; None for none.
+        uwb: Link of the anchors' UWB subsystem, ``sim:`` for a virtual one; None for no anchors.
+        layout: Where the anchors are; None takes a shipped layout.
+        passive: Whether coming to a door unlocks it, and no hand is needed.
     """
 
     state: Path
@@ -72,6 +78,9 @@ class Settings:
     knobs: Mapping[str, str] = field(default_factory=dict)
     btsnoop: Path | None = None
     authority: AuthorityPort | None = None
+    uwb: str | None = None
+    layout: Layout | None = None
+    passive: bool = False
 
 
 class VehicleProcess:
@@ -99,6 +108,7 @@ class VehicleProcess:
         self._owner: OwnerDesk | None = None
         self._watch: AuthorityWatch | None = None
         self._radio: VehicleRadio | None = None
+        self._uwb: UwbDesk | None = None
         self._shown: dict[str, object] = {}
         self._said: tuple[bool, bytes] | None = None
         self._due = asyncio.Event()
@@ -174,6 +184,7 @@ class VehicleProcess:
             self._watch = AuthorityWatch(vehicle, settings.authority, report=self.event)
         desk = BleDesk(vehicle, report=self.event, pairing=owner, tap=tap)
         self._stack.callback(desk.close)
+        uwb = await self._start_uwb(desk)
         ble = await self._start_radio(owner, desk)
         links = {
             Position.DOOR_HANDLE: settings.handle or _local_link(),
@@ -184,6 +195,7 @@ class VehicleProcess:
             ble=ble,
             handle=links[Position.DOOR_HANDLE],
             pad=links[Position.CONSOLE_PAD],
+            uwb=uwb,
             api=str(settings.state / "control.sock"),
             group_id=vehicle.group_id.hex(),
             features=vehicle.features.name,
@@ -191,6 +203,17 @@ class VehicleProcess:
         vehicle.on_change.append(lambda _position, _by: self._state())
         self._state()
         return links
+
+    async def _start_uwb(self, desk: BleDesk) -> str | None:
+        settings = self._settings
+        if settings.uwb is None:
+            return None
+        from firmware_mock.uwb_side import start_uwb  # noqa: PLC0415 - only anchors need numpy
+
+        self._uwb, shown = await start_uwb(
+            desk, settings.uwb, self._stack, layout=settings.layout, passive=settings.passive
+        )
+        return shown
 
     async def _start_radio(self, owner: OwnerDesk, desk: BleDesk) -> str | None:
         where = self._settings.ble
@@ -294,9 +317,12 @@ class VehicleProcess:
                 said = await BUTTONS[name](self)
                 self.vehicle.changed()
                 return said | {"state": state_of(self.vehicle.body)}
+            case {"press": str(name)} if name in UWB_BUTTONS:
+                return press_uwb(self._uwb, name) | {"state": state_of(self.vehicle.body)}
             case {"press": name}:
                 raise LocalFault(
-                    f"there is no button {name!r}", hint=f"choose among {', '.join(BUTTONS)}"
+                    f"there is no button {name!r}",
+                    hint=f"choose among {', '.join([*BUTTONS, *UWB_BUTTONS])}",
                 )
             case {"show": _}:
                 return {"state": state_of(self.vehicle.body)}
@@ -316,6 +342,9 @@ class VehicleProcess:
 
     async def press_start(self) -> dict[str, object]:
         """START, with the foot on the brake."""
+        inside = None if self._uwb is None else self._uwb.press_start()
+        if inside is not None and inside.granted:
+            return {"code": None, "text": inside.text}
         verdict = self.vehicle.press_start()
         if verdict.code is not None:
             self.event("refused", credential=None, code=verdict.code, text=verdict.text)

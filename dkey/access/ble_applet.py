@@ -128,6 +128,7 @@ class BleApplet(AccessApplet):
             status=status,
             keys=now.keys,
             kpersistent=now.kpersistent,
+            transaction_id=now.context.transaction_id,
         )
         self.events.append(event)
         ursk = now.keys.ursk if now.ursk_released else None

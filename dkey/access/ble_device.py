@@ -167,7 +167,12 @@ class DeviceBleSession(BleSession):
         self._establish()
         if ursk is None and not self._remote_only:
             self._send(GeneralError(reason=ErrorReason.URSK_UNAVAILABLE))
-        return (Established(transaction=transaction, state=message.state, ursk=ursk),)
+        session_id = int.from_bytes(transaction.transaction_id[-4:], "big")
+        return (
+            Established(
+                transaction=transaction, state=message.state, ursk=ursk, session_id=session_id
+            ),
+        )
 
     def _judged(self, verdict: Verdict) -> Iterable[BleEvent]:
         wanted = self._wanted

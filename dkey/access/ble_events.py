@@ -70,11 +70,14 @@ class Established:
         transaction: At the device, what was authenticated; None at the reader.
         state: The reader's state, second byte of a reader status.
         ursk: The ranging secret, 32 bytes; None when ranging is not available.
+        session_id: Name of the ranging session: the last 4 bytes of the transaction identifier,
+            as a number (Aliro 1.0 §11.7.2).
     """
 
     transaction: DeviceEvent | None
     state: int
     ursk: Secret | None
+    session_id: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -272,7 +272,10 @@ class ReaderBleSession(BleSession):
         released = self._offers_ranging and not self._remote_only
         ursk = transaction.keys.ursk if released else None
         self._transaction = None
-        return (Established(transaction=None, state=message.state, ursk=ursk),)
+        session_id = int.from_bytes(transaction.transaction_id[-4:], "big")
+        return (
+            Established(transaction=None, state=message.state, ursk=ursk, session_id=session_id),
+        )
 
     def _requested(self, request: RkeRequest, now: float) -> Iterable[BleEvent]:
         if not self._remote_only and not self._dialect.remote_after_ranging:

@@ -164,6 +164,22 @@ class BleSession:
             raise LocalFault("this content has a method of its own", clause="specs/ble.md §4")
         return self._owner(lambda: self._send(content))
 
+    def unavailable(self, now: float) -> tuple[BleEvent, ...]:
+        """Tell the peer that there is no ranging secret (any more); the session goes on.
+
+        A new ranging secret needs a new connection (Aliro 1.0 §11.1.1.4).
+        """
+        if late := self.tick(now):
+            return late
+        self._require_established()
+        self._turn = RangingTurn(is_reader=self._is_reader)
+        self._timers.pop(Topic.RANGING, None)
+        return self._owner(lambda: self._send(GeneralError(reason=ErrorReason.URSK_UNAVAILABLE)))
+
+    def reject(self, error: DkeyError) -> tuple[BleEvent, ...]:
+        """End the session for what the peer said in a message that only its owner understands."""
+        return () if self.done else self._fail(error)
+
     # --- for the two roles ------------------------------------------------------------------
 
     def _begin(self, state: BleState, now: float) -> None:

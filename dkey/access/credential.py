@@ -74,6 +74,7 @@ class DeviceEvent:
         status: Reader status of the final EXCHANGE.
         keys: The session keys, for tools that are told to show secrets.
         kpersistent: Kpersistent of a standard transaction; None after a fast one.
+        transaction_id: 16 bytes; its last 4 name the ranging session.
     """
 
     group_id: bytes
@@ -82,6 +83,7 @@ class DeviceEvent:
     status: int
     keys: SessionKeys
     kpersistent: Secret | None
+    transaction_id: bytes = bytes(16)
 
 
 def key_slot(public: PublicKey) -> bytes:

@@ -378,6 +378,7 @@ class AccessApplet:
             status=status,
             keys=keys,
             kpersistent=now.kpersistent,
+            transaction_id=now.context.transaction_id,
         )
         self.events.append(event)
         self._forget()

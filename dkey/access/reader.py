@@ -232,6 +232,7 @@ class AccessReader:
             kpersistent=None,
             channel=channel,
             limits=limits,
+            transaction_id=context.transaction_id,
         )
 
     # --- LOAD CERT and AUTH1 ----------------------------------------------------------------
@@ -284,6 +285,7 @@ class AccessReader:
             kpersistent=None if public_key is None else context.persistent(kdh, public_key.x),
             channel=channel,
             limits=limits,
+            transaction_id=context.transaction_id,
         )
 
     def _absent(self, payload: Auth1Payload) -> ReaderStatus | None:

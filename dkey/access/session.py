@@ -37,6 +37,7 @@ class Session:
         mailbox: The mailbox subset of the AUTH1 response; None without.
         keys: All session keys.
         kpersistent: Kpersistent to store once the transaction is complete; None after fast.
+        transaction_id: 16 bytes; its last 4 name the ranging session.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Session:
         kpersistent: Secret | None,
         channel: SecureChannel,
         limits: Limits,
+        transaction_id: bytes = bytes(16),
     ) -> None:
         self.flow = flow
         self.credential = credential
@@ -61,6 +63,7 @@ class Session:
         self.mailbox = mailbox
         self.keys = keys
         self.kpersistent = kpersistent
+        self.transaction_id = transaction_id
         self._channel = channel
         self._limits = limits
 

@@ -29,6 +29,7 @@ from dkey.lifecycle.parcel import HEADER_SIZE, ParcelHeader
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dkey.agent.agent_ranging import AgentRanging
     from dkey.agent.finding import Central
     from dkey.agent.store import AgentStore, VehicleKey
     from dkey.crypto.entropy import Entropy
@@ -55,6 +56,7 @@ class Agent:
         patience: How long and how often to try.
         tap: Told what passes when the phone is held to a reader; BLE has the central's.
         on_event: Told what happens: a name and plain values, as ``dkey agent run --json`` prints.
+        ranging: The phone's UWB; None without.
     """
 
     def __init__(
@@ -67,7 +69,9 @@ class Agent:
         patience: Patience | None = None,
         tap: FrameTap | None = None,
         on_event: Callable[[str, dict[str, Any]], None] = lambda _name, _values: None,
+        ranging: AgentRanging | None = None,
     ) -> None:
+        self._ranging = ranging
         self._store = store
         self._central = central
         self._entropy = entropy
@@ -78,6 +82,7 @@ class Agent:
         self._turn = asyncio.Lock()
         self._session: AgentSession | None = None
         self._carried = (0, 0, 0)
+        self._followed: AgentSession | None = None
 
     # --- what is known ----------------------------------------------------------------------
 
@@ -141,6 +146,27 @@ class Agent:
                 doors=doors_text(session.doors if session else None),
                 fast=session.fast if session else None,
             )
+
+    async def follow(self) -> bool:
+        """Connect for ranging, where no connection may range; return whether one was made.
+
+        Raises:
+            NotPaired: No vehicle is paired.
+            PolicyRefusal: The vehicle turned the key away, or has no proximity.
+            Unreachable: The vehicle was not reached.
+        """
+        async with self._turn:
+            known, session = self.known, self._session
+            if known is None:
+                raise NotPaired("no vehicle is paired", hint="`dkey agent pair` pairs one")
+            if Feature.PROXIMITY_LOCK not in known.vehicle.features:
+                raise refusal(RefusalCode.FEATURE_NOT_SUPPORTED)
+            # One that this made stays, whatever came of ranging: a phone is no nuisance.
+            if session is not None and session is self._followed and await session.alive():
+                return False
+            await self._drop()
+            self._followed = await self._connected(known, standard=False)
+            return True
 
     # --- commands ---------------------------------------------------------------------------
 
@@ -374,6 +400,8 @@ class Agent:
         )
         # Only a connection that may range can begin with a fast transaction.
         remote_only = standard or not credential.kpersistent
+        if self._ranging is not None and not credential.kpersistent:
+            remote_only = False  # without it the transaction is a standard one anyway
         info, choice = getattr(link, "info", None), getattr(link, "choice", None)
         session = DeviceBleSession(
             applet,
@@ -387,6 +415,7 @@ class Agent:
             applet,
             on_status=lambda state: self._tell("doors", state=doors_text(state)),
             on_end=lambda: self._tell("disconnected"),
+            ranging=self._ranging,
         )
 
     def _has_news(self, known: VehicleKey) -> bool:

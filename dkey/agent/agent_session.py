@@ -11,6 +11,8 @@ from dkey.access.ble_events import (
     Ended,
     EndReason,
     Established,
+    RangingReceived,
+    RangingUnavailable,
     StatusReported,
     VerdictReceived,
 )
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     from dkey.access.ble_applet import BleApplet
     from dkey.access.ble_device import DeviceBleSession
     from dkey.access.credential import DeviceEvent
+    from dkey.agent.agent_ranging import AgentRanging
     from dkey.codec.ble import RkeAction
+    from dkey.codec.ble_contents import Content
     from dkey.link.base import Link
 
 __all__ = ["AgentSession", "turned_away"]
@@ -60,7 +64,9 @@ class AgentSession:
         applet: BleApplet,
         on_status: Callable[[int], None],
         on_end: Callable[[], None],
+        ranging: AgentRanging | None = None,
     ) -> None:
+        self._ranging = ranging
         self._link = link
         self._session = session
         self._applet = applet
@@ -84,6 +90,7 @@ class AgentSession:
         applet: BleApplet,
         on_status: Callable[[int], None] = lambda _state: None,
         on_end: Callable[[], None] = lambda: None,
+        ranging: AgentRanging | None = None,
     ) -> AgentSession:
         """Run the transaction on a fresh link; the link is closed when it fails.
 
@@ -93,6 +100,7 @@ class AgentSession:
             applet: The one that the session answers with.
             on_status: Told of each state that the vehicle reports later.
             on_end: Told when the connection ended other than by :meth:`aclose`.
+            ranging: The phone's UWB; None without.
 
         Raises:
             Unreachable: The link broke, or the vehicle did not answer in time.
@@ -100,7 +108,7 @@ class AgentSession:
             RemoteFault: The peer is not the vehicle, or broke the protocol.
             LocalFault: The store could not keep what it has to.
         """
-        made = cls(link, session, applet, on_status, on_end)
+        made = cls(link, session, applet, on_status, on_end, ranging)
         try:
             session.start(made._clock())
             made._running = asyncio.create_task(made._run(), name="dkey agent session")
@@ -144,6 +152,29 @@ class AgentSession:
             reason = exc.reason if isinstance(exc, LinkError) else LinkReason.TIMEOUT
             raise trouble(Trouble.UNCERTAIN, reason) from exc
 
+    # --- ranging, for the phone's UWB -----------------------------------------------------------
+
+    def say(self, content: Content) -> None:
+        """Send a content of ranging; one that is out of turn ends the session."""
+        if not self._session.done:
+            try:
+                self._took(self._session.send(content, self._clock()))
+            except LocalFault as exc:
+                self._took(self._session.reject(exc))
+            self._driver.wake()
+
+    def no_secret(self) -> None:
+        """End the connection: a new ranging secret needs a new one."""
+        self._took(self._session.close())
+        self._driver.wake()
+
+    def violated(self, error: DkeyError) -> None:
+        """End the connection to a vehicle that broke the protocol."""
+        self._took(self._session.reject(error))
+        self._driver.wake()
+
+    # --- the end --------------------------------------------------------------------------------
+
     async def aclose(self) -> None:
         """End session and link, within some seconds. May be called twice."""
         self._took(self._session.close())
@@ -172,10 +203,20 @@ class AgentSession:
                     self._on_status(event.state)
                 case Ended():
                     self._ended = event
-                case Established() | VerdictReceived():
+                    if self._ranging is not None:
+                        self._ranging.left(self)
+                case Established():
                     self._events.append(event)
+                    if self._ranging is not None and event.ursk is not None:
+                        self._ranging.joined(self, event.session_id, event.ursk)
+                case VerdictReceived():
+                    self._events.append(event)
+                case RangingReceived() if self._ranging is not None:
+                    self._ranging.received(self, event.content)
+                case RangingUnavailable() if self._ranging is not None:
+                    self._ranging.unavailable(self)
                 case _:
-                    pass  # ranging, descriptors and third parties have no use here yet
+                    pass  # descriptors and third parties have no use here yet
         self._changed.set()
 
     async def _next(self, kind: type[E]) -> E:

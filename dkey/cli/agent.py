@@ -60,22 +60,27 @@ def cli() -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Socket of the local API (default: agent.sock in the store).",
 )
-def run(call: AgentCall, api: Path | None) -> None:
-    """Keep the agent running and serve the local API to other programs."""
+@click.option("--uwb", metavar="LINK", help="The phone's UWB: uci:PATH or uci-tcp:HOST:PORT.")
+def run(call: AgentCall, api: Path | None, uwb: str | None) -> None:
+    """Keep the agent running and serve the local API to other programs.
+
+    With --uwb it stays connected to the vehicle and is ranged: doors and start by proximity.
+    """
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_run(call, api or call.socket))
+        asyncio.run(_run(call, api or call.socket, uwb))
 
 
-async def _run(call: AgentCall, api: Path) -> None:
+async def _run(call: AgentCall, api: Path, uwb: str | None) -> None:
     from dkey.agent.api import SCHEMA, serve_api  # noqa: PLC0415
 
     stop = asyncio.Event()
     for each in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(each, stop.set)
-    async with call.agent(create=True) as agent, serve_api(agent, api):
+    async with call.agent(create=True, uwb=uwb) as agent, serve_api(agent, api):
         ready = {"schema": SCHEMA, "api": str(api), "state": agent.state.value}
         call.event("ready", ready)
-        await stop.wait()
+        async with call.near(agent, wanted=uwb is not None):
+            await stop.wait()
     call.event("stopped", {})
 
 

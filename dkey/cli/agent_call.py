@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +33,11 @@ _PROGRESS: Final = {
     "forgotten": "the vehicle does not know this key any more",
     "listening": "waiting for the vehicle's reader on {where}",
     "disconnected": "the connection to the vehicle ended",
+    "ranging": "ranging with the vehicle, a round every {ran} x 96 ms",
+    "ranging_ended": "ranging ended: {text}",
+    "ranging_trouble": "no ranging: {text}; {try}",
+    "uwb_lost": "the UWB subsystem is lost: {text}",
+    "not_near": "not connected for ranging: {text}",
     "history_failed": "the history could not be written: {text}",
     "ready": "serving {api}; stop with Ctrl-C",
 }
@@ -105,15 +111,18 @@ class AgentCall:
             yield store
 
     @contextlib.asynccontextmanager
-    async def agent(self, *, create: bool = False) -> Any:
-        """Open store and radio and give the agent."""
+    async def agent(self, *, create: bool = False, uwb: str | None = None) -> Any:
+        """Open store and radio, and the UWB subsystem if there is one, and give the agent."""
         from dkey.agent.agent import Agent  # noqa: PLC0415
         from dkey.agent.finding import Patience  # noqa: PLC0415
         from dkey.crypto.entropy import SystemEntropy  # noqa: PLC0415
         from dkey.link.opener import open_central  # noqa: PLC0415
 
         patience = Patience(find_s=self.timeout_s, connect_s=self.timeout_s)
-        with tracing(self.trace) as tracer, self.opened(create=create) as store:
+        async with contextlib.AsyncExitStack() as stack:
+            tracer = stack.enter_context(tracing(self.trace))
+            store = stack.enter_context(self.opened(create=create))
+            ranging = None if uwb is None else await self._ranging(uwb, stack)
             agent = Agent(
                 store,
                 open_central(self.link or "ble:", tap=tracer),
@@ -122,16 +131,51 @@ class AgentCall:
                 patience=patience,
                 tap=tracer,
                 on_event=self.event,
+                ranging=ranging,
             )
             try:
                 yield agent
             finally:
                 await agent.aclose()
 
+    async def _ranging(self, uwb: str, stack: contextlib.AsyncExitStack) -> Any:
+        """Open the phone's UWB subsystem and range with it until the stack ends."""
+        from dkey.agent.agent_ranging import AgentRanging  # noqa: PLC0415
+        from dkey.crypto.entropy import SystemEntropy  # noqa: PLC0415
+        from dkey.link.opener import open_uci  # noqa: PLC0415
+
+        clock = asyncio.get_running_loop().time
+        ranging = AgentRanging(SystemEntropy(), clock=clock, on_event=self.event)
+        link = await open_uci(uwb)
+        await stack.enter_async_context(_beside(ranging.run(link)))
+        return ranging
+
+    @contextlib.asynccontextmanager
+    async def near(self, agent: Any, *, wanted: bool) -> Any:
+        """Keep the agent connected for ranging, where that is wanted."""
+        from dkey.agent.agent_ranging import keep_near  # noqa: PLC0415
+
+        if not wanted:
+            yield
+            return
+        async with _beside(keep_near(agent.follow, self.event)):
+            yield
+
     @property
     def group_id(self) -> bytes | None:
         """The vehicle that was chosen."""
         return None if self.vehicle is None else group_id_of(self.vehicle)
+
+
+@contextlib.asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> Any:
+    """Run something beside a block, and end it with that."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def group_id_of(text: str) -> bytes:

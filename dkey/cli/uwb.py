@@ -11,10 +11,10 @@ import click
 
 from dkey.cli.options import as_json, file_path, print_json
 from dkey.errors import FileFormatError, LinkError, LinkReason
-from dkey.ranging.layout import parse_layout
+from dkey.ranging.layout import Layout, parse_layout
 from dkey.ranging.layouts import SHIPPED, shipped_layout
 
-__all__ = ["cli"]
+__all__ = ["cli", "read_layout"]
 
 _CHANNELS: Final = ("clean", "prototype", "pocket", "garage")
 _PATHS: Final = ("approach", "pass-by", "sit-in", "back-pocket", "leave")
@@ -120,9 +120,16 @@ def _address(link: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _layout(path: Path | None) -> Any:
-    if path is None:
-        return shipped_layout(SHIPPED[0])
+def _layout(path: Path | None) -> Layout:
+    return shipped_layout(SHIPPED[0]) if path is None else read_layout(path)
+
+
+def read_layout(path: Path) -> Layout:
+    """Return the layout in a TOML file.
+
+    Raises:
+        FileFormatError: It cannot be read, or is none.
+    """
     try:
         return parse_layout(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as exc:

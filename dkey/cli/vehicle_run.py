@@ -14,12 +14,14 @@ from typing import Any, Final
 import click
 
 from dkey.cli import REFUSED, USAGE, garage
-from dkey.cli.options import as_json, print_json, trace_option, tracing
+from dkey.cli.options import as_json, file_path, print_json, trace_option, tracing
+from dkey.cli.uwb import read_layout
 from dkey.cli.vehicle_authority import authority_port
 from dkey.cli.vehicle_typed import run_readers
 from dkey.control.touch import Position
 from dkey.errors import LinkError, LinkReason
 from dkey.lifecycle.features import PROFILES
+from dkey.ranging.layouts import SHIPPED
 
 __all__ = ["ask", "press", "run", "set_command", "state_option"]
 
@@ -50,6 +52,17 @@ state_option = click.option(
     "--ble", "ble", metavar="MONIKER", help="Bluetooth controller such as usb:0, or none."
 )
 @click.option(
+    "--uwb", "uwb", metavar="LINK", help="UWB anchors: uci:PATH, uci-tcp:HOST:PORT, or sim:."
+)
+@click.option(
+    "--layout",
+    "layout",
+    type=file_path,
+    metavar="FILE",
+    help=f"Where the anchors are (TOML)  [default: {SHIPPED[0]}]",
+)
+@click.option("--passive", is_flag=True, help="A key that comes to a door unlocks it untouched.")
+@click.option(
     "--features",
     "features",
     type=click.Choice([*PROFILES], case_sensitive=False),
@@ -79,6 +92,9 @@ def run(
     handle: str | None,
     pad: str | None,
     ble: str | None,
+    uwb: str | None,
+    layout: Path | None,
+    passive: bool,
     features: str | None,
     authority: str | None,
     token: Path | None,
@@ -111,6 +127,9 @@ def run(
         knobs=_pairs(signals),
         btsnoop=btsnoop,
         authority=authority_port(authority, token) if authority else None,
+        uwb=uwb,
+        layout=None if layout is None else read_layout(layout),
+        passive=passive,
     )
     with tracing(trace) as tracer:
         asyncio.run(_run(process, settings, tracer, as_json=as_json))
@@ -152,8 +171,8 @@ def _show(event: dict[str, object]) -> None:
     match event["event"]:
         case "ready":
             click.secho(f"vehicle {event['group_id']}, {event['features']}", bold=True)
-            for name in ("handle", "pad", "ble", "api"):
-                click.echo(f"  {name:<8}{event[name] or 'off'}")
+            for name in ("handle", "pad", "ble", "uwb", "api"):
+                click.echo(f"  {name:<8}{event.get(name) or 'off'}")
             click.echo("next: dkey vehicle set ignition=on   dkey vehicle press pair-owner")
         case "pairing_code":
             click.secho(f"  pairing code  {event['code']}", bold=True)
@@ -225,8 +244,9 @@ def set_command(
 def press(ctx: click.Context, name: str, state: Path | None, as_json: bool) -> None:
     """Press a button of a running vehicle.
 
-    NAME is start, stop, pair-owner, pair-card, factory-reset, fob-lock, fob-unlock or cancel. With
-    the owner's key on the pad also transfer, unpair or change-owner.
+    NAME is start, stop, pair-owner, pair-card, factory-reset, fob-lock, fob-unlock or cancel; with
+    the owner's key on the pad also transfer, unpair or change-owner; with anchors also handle,
+    handle-passenger, handle-trunk, consent-off, consent-on.
     """
     answer = ask(state, {"press": name})
     ctx.exit(_tell(answer, as_json=as_json))

@@ -8,6 +8,7 @@ complement (ours). It is never clamped: a negative distance is evidence of an at
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -46,26 +47,18 @@ def distance_cm(raw: int, status: int) -> int | None:
     return raw - 0x10000 if raw >= 0x8000 else -raw
 
 
-_MEASURED: Final = c.Struct(
-    "status" / c.Int8ul,
-    "nlos" / c.Int8ul,
-    "distance" / c.Int16ul,
-    "azimuth" / c.Int16sl,
-    "azimuth_fom" / c.Int8ul,
-    "elevation" / c.Int16sl,
-    "elevation_fom" / c.Int8ul,
-    "far_azimuth" / c.Int16sl,
-    "far_azimuth_fom" / c.Int8ul,
-    "far_elevation" / c.Int16sl,
-    "far_elevation_fom" / c.Int8ul,
-    "slot" / c.Int8ul,
-    "rssi" / c.Int8ul,
-)
+_MEASURED: Final = "BBHhBhBhBhBBB"
+_MEASUREMENTS: Final = {
+    form: struct.Struct(f"<{size}s{_MEASURED}{_RESERVED_SIZES[form]}s")
+    for form, size in _ADDRESS_SIZES.items()
+}
+"""Layout of one measurement with a short or an extended address. A vehicle reads hundreds of them
+a second for each phone, which is why this is not construct."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class TwrMeasurement:
-    """What one responder's answer gave, 31 bytes in either form of address.
+    """What one responder's answer gave, 31 bytes in either form of address. Fields in wire order.
 
     Wire: address(2 or 8) || status(1) || NLOS(1) || distance(2) || azimuth(2), figure of merit(1)
     || elevation(2), fom(1) || the same two of the far side || slot(1) || RSSI(1) ||
@@ -110,37 +103,21 @@ class TwrMeasurement:
         return -self.rssi / 2 if self.rssi else None
 
 
-def _measurement(form: int) -> Any:
-    """Return the layout of one measurement with a short or an extended address."""
-    spare = _RESERVED_SIZES[form]
-    layout = (
-        c.Struct("address" / c.Bytes(_ADDRESS_SIZES[form]))
-        + _MEASURED
-        + c.Struct("reserved" / c.Bytes(spare))
-    )
-    names = TwrMeasurement.__slots__
-    return c.ExprAdapter(
-        layout,
-        lambda found, _context: TwrMeasurement(**{name: found[name] for name in names}),
-        lambda value, _context: (
-            {name: getattr(value, name) for name in names}
-            | {"reserved": bytes(spare) if value.reserved is None else value.reserved}
-        ),
-    )
+def _measurements(data: bytes, form: int) -> tuple[TwrMeasurement, ...]:
+    """Return the measurements of whole entries."""
+    return tuple(TwrMeasurement(*entry) for entry in _MEASUREMENTS[form].iter_unpack(data))
 
 
-_INFO_HEAD: Final = c.Struct(
-    "sequence" / c.Int32ul,
-    "token" / c.Int32ul,
-    "rcr" / c.Int8ul,
-    "interval_ms" / c.Int32ul,
-    "ranging_type" / c.Int8ul,
-    "reserved" / c.Bytes(1),
-    "address_form" / c.Int8ul,
-    "reserved_more" / c.Bytes(8),
-)
-_TWR: Final = {form: c.PrefixedArray(c.Int8ul, _measurement(form)) for form in _ADDRESS_SIZES}
-_REST: Final = c.Struct("trailing" / c.GreedyBytes)
+def _packed(each: TwrMeasurement, form: int) -> bytes:
+    values = [getattr(each, name) for name in TwrMeasurement.__slots__]
+    address, spare = values[0], bytes(_RESERVED_SIZES[form])
+    reserved = spare if each.reserved is None else each.reserved
+    if len(address) != _ADDRESS_SIZES[form] or len(reserved) != len(spare):
+        raise struct.error("an address or reserved bytes of another length")
+    return _MEASUREMENTS[form].pack(*values[:-1], reserved)
+
+
+_INFO_HEAD: Final = struct.Struct("<IIBIBsB8s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,18 +159,29 @@ class SessionInfoNtf:
             LocalFault: A field does not fit its place.
         """
         try:
-            built: bytes = _INFO_HEAD.build(
-                {each.name: getattr(self, each.name) for each in _INFO_HEAD.subcons}
+            if len(self.reserved) != 1 or len(self.reserved_more) != 8:
+                raise struct.error("reserved bytes of another length")
+            built = _INFO_HEAD.pack(
+                self.sequence,
+                self.token,
+                self.rcr,
+                self.interval_ms,
+                self.ranging_type,
+                self.reserved,
+                self.address_form,
+                self.reserved_more,
             )
             if self._two_way:
-                built += _TWR[self.address_form].build(self.measurements)
-        except c.ConstructError as exc:
+                built += bytes((len(self.measurements),)) + b"".join(
+                    _packed(each, self.address_form) for each in self.measurements
+                )
+        except (struct.error, ValueError) as exc:
             raise LocalFault(f"a field of SessionInfoNtf does not fit: {exc}") from exc
         return built + self.opaque + self.trailing
 
     @property
     def _two_way(self) -> bool:
-        return self.ranging_type == TWO_WAY and self.address_form in _TWR
+        return self.ranging_type == TWO_WAY and self.address_form in _MEASUREMENTS
 
     @classmethod
     def parse(cls, data: bytes, *, strict: bool = True) -> SessionInfoNtf:
@@ -207,22 +195,49 @@ class SessionInfoNtf:
         Raises:
             WireError: The bytes do not have the layout.
         """
-        try:
-            head: Any = (_INFO_HEAD + _REST).parse(data)
-            values = {each.name: head[each.name] for each in _INFO_HEAD.subcons}
-            two_way = head.ranging_type == TWO_WAY and head.address_form in _TWR
-            body: Any = c.Struct(
-                "found" / (_TWR[head.address_form] if two_way else c.GreedyBytes), *_REST.subcons
-            ).parse(head.trailing)
-        except c.ConstructError as exc:
-            raise WireError("the payload is no SessionInfoNtf", clause=CLAUSE) from exc
-        spare = head.reserved + head.reserved_more
-        strange = head.ranging_type == TWO_WAY and not two_way
-        if strict and (body.trailing or any(spare) or strange):
+        if len(data) < _INFO_HEAD.size:
+            raise WireError("the payload is no SessionInfoNtf", clause=CLAUSE)
+        sequence, token, rcr, interval_ms, kind, reserved, form, more = _INFO_HEAD.unpack_from(data)
+        rest = data[_INFO_HEAD.size :]
+        measurements: tuple[TwrMeasurement, ...] = ()
+        opaque = trailing = b""
+        layout = _MEASUREMENTS.get(form) if kind == TWO_WAY else None
+        if layout is None:
+            opaque = rest
+        else:
+            end = 1 + rest[0] * layout.size if rest else 1
+            if len(rest) < end:
+                raise WireError("the payload is no SessionInfoNtf", clause=CLAUSE)
+            measurements, trailing = _measurements(rest[1:end], form), rest[end:]
+        strange = kind == TWO_WAY and layout is None
+        if strict and (trailing or any(reserved + more) or strange):
             raise WireError("reserved or further bytes in a SessionInfoNtf", clause=CLAUSE)
-        found = {"measurements": tuple(body.found)} if two_way else {"opaque": body.found}
-        return cls(**values, **found, trailing=body.trailing)
+        return cls(
+            sequence=sequence,
+            token=token,
+            rcr=rcr,
+            interval_ms=interval_ms,
+            ranging_type=kind,
+            address_form=form,
+            measurements=measurements,
+            opaque=opaque,
+            reserved=reserved,
+            reserved_more=more,
+            trailing=trailing,
+        )
 
+
+_CCC: Final = struct.Struct("<IBIHHBB8s")
+_CCC_FIELDS: Final = (
+    "token",
+    "status",
+    "sts_index",
+    "round",
+    "distance",
+    "anchor_fom",
+    "initiator_fom",
+    "tag",
+)
 
 # --- CCC ----------------------------------------------------------------------------------------
 
@@ -254,6 +269,18 @@ class CccControleeNtf(Body):
     anchor_fom: int = 0
     initiator_fom: int = 0
     tag: bytes = bytes(8)
+
+    @classmethod
+    def parse(cls, data: bytes, *, strict: bool = True) -> CccControleeNtf:
+        """Decode exactly one payload; by hand, one comes of each anchor in each round.
+
+        Raises:
+            WireError: The bytes do not have the layout.
+        """
+        if len(data) != _CCC.size:
+            return super(CccControleeNtf, cls).parse(data, strict=strict)
+        values = dict(zip(_CCC_FIELDS, _CCC.unpack(data), strict=True))
+        return cls(**values)
 
     @property
     def responder_status(self) -> int:

@@ -1,4 +1,4 @@
-"""What both sides agree on before they range: capabilities, their intersection, the encoded form.
+"""The parameters of a ranging session that go into its keys, and what they may be.
 
 The encoded RangingConfiguration is input of every key (specs/ranging.md §2), so that a parameter
 on which the sides disagree leads to silence and never to a wrong distance.
@@ -13,7 +13,7 @@ from typing import Any, Final
 import construct as c
 
 from dkey.codec.uci_params import CHANNELS, CHAPS_PER_SLOT, SYNC_CODES
-from dkey.errors import LocalFault, PolicyRefusal, RefusalCode, WireError
+from dkey.errors import LocalFault, WireError
 from dkey.ranging.keys import INDEX_LIMIT
 
 __all__ = [
@@ -27,9 +27,6 @@ __all__ = [
     "SLOTS_PER_ROUND",
     "SYNC_CODES",
     "RangingConfiguration",
-    "UwbCapabilities",
-    "UwbSelection",
-    "negotiate",
 ]
 
 CLAUSE: Final = "Aliro 1.0 §11.7.2, specs/ranging.md §2"
@@ -148,128 +145,3 @@ def _rules(of: RangingConfiguration) -> tuple[tuple[bool, str], ...]:
             "a round is longer than its block",
         ),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UwbCapabilities:
-    """What one side can do.
-
-    Attributes:
-        protocol_versions: Such as 0x0100.
-        config_ids: UWB configurations.
-        pulse_shapes: Of PULSE_SHAPES.
-        channels: Of CHANNELS.
-        chaps_per_slot: Of CHAPS_PER_SLOT.
-        slots_per_round: Of SLOTS_PER_ROUND.
-        sync_codes: Of SYNC_CODES.
-        ran_multiplier: The lowest that this side can keep up with, 1..255.
-        continuous: Whether it can hop in every block.
-        adaptive: Whether it can hop after a failed round.
-    """
-
-    protocol_versions: frozenset[int] = frozenset({0x0100})
-    config_ids: frozenset[int] = frozenset({0})
-    pulse_shapes: frozenset[int] = frozenset({0})
-    channels: frozenset[int] = frozenset({9})
-    chaps_per_slot: frozenset[int] = frozenset(CHAPS_PER_SLOT)
-    slots_per_round: frozenset[int] = frozenset(SLOTS_PER_ROUND)
-    sync_codes: frozenset[int] = frozenset(range(9, 25))
-    ran_multiplier: int = 1
-    continuous: bool = True
-    adaptive: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UwbSelection:
-    """What two sides have in common, one value of each.
-
-    Attributes:
-        protocol_version, config_id, pulse_shape, channel, chaps_per_slot, slots_per_round,
-        sync_code, ran_multiplier, responders: As in the capabilities.
-        continuous: Whether to hop in every block.
-        adaptive: Whether to hop after a failed round; never with ``continuous``.
-    """
-
-    protocol_version: int
-    config_id: int
-    pulse_shape: int
-    channel: int
-    chaps_per_slot: int
-    slots_per_round: int
-    sync_code: int
-    ran_multiplier: int
-    responders: int
-    continuous: bool
-    adaptive: bool
-
-    def configuration(self, *, session_id: int, sts_index0: int) -> RangingConfiguration:
-        """Return the configuration of a session with these parameters."""
-        return RangingConfiguration(
-            protocol_version=self.protocol_version,
-            config_id=self.config_id,
-            session_id=session_id,
-            sts_index0=sts_index0,
-            responders=self.responders,
-            ran_multiplier=self.ran_multiplier,
-            slots_per_round=self.slots_per_round,
-            chaps_per_slot=self.chaps_per_slot,
-            pulse_shape=self.pulse_shape,
-        )
-
-
-def negotiate(
-    vehicle: UwbCapabilities, device: UwbCapabilities, *, responders: int
-) -> UwbSelection:
-    """Return what both sides use (Aliro 1.0 §11.7.2).
-
-    Shortest common slot, fewest slots that hold the responders, highest common version and
-    channel, lowest common code, configuration and pulse shape, slowest RAN multiplier; adaptive
-    hopping before continuous.
-
-    Args:
-        vehicle: Of the responder.
-        device: Of the initiator.
-        responders: Anchors of the vehicle, 1..10.
-
-    Raises:
-        LocalFault: An impossible number of responders.
-        PolicyRefusal: DEVICE_UNSUPPORTED, the sides have nothing in common for one parameter.
-    """
-    if not 1 <= responders <= RESPONDERS_MAX:
-        raise LocalFault(f"a round has 1..{RESPONDERS_MAX} responders", clause=CLAUSE)
-    both_slots = vehicle.slots_per_round & device.slots_per_round
-    fitting = {slots for slots in both_slots if slots >= responders + OVERHEAD_SLOTS}
-    adaptive = vehicle.adaptive and device.adaptive
-    ran_multiplier = max(vehicle.ran_multiplier, device.ran_multiplier)
-    chaps = min(_common("slot length", vehicle.chaps_per_slot, device.chaps_per_slot))
-    slots = min(_common("number of slots", fitting, both_slots))
-    if not _rounds(ran_multiplier, chaps, slots):  # with a longer block it fits, 255 at most
-        ran_multiplier = -(-chaps * slots // BLOCK_CHAPS)
-    return UwbSelection(
-        protocol_version=max(
-            _common("protocol version", vehicle.protocol_versions, device.protocol_versions)
-        ),
-        config_id=min(_common("UWB configuration", vehicle.config_ids, device.config_ids)),
-        pulse_shape=min(_common("pulse shape", vehicle.pulse_shapes, device.pulse_shapes)),
-        channel=max(_common("channel", vehicle.channels, device.channels)),
-        chaps_per_slot=chaps,
-        slots_per_round=slots,
-        sync_code=min(_common("sync code", vehicle.sync_codes, device.sync_codes)),
-        ran_multiplier=ran_multiplier,
-        responders=responders,
-        adaptive=adaptive,
-        continuous=not adaptive and vehicle.continuous and device.continuous,
-    )
-
-
-def _common(
-    what: str, mine: set[int] | frozenset[int], theirs: set[int] | frozenset[int]
-) -> frozenset[int]:
-    found = frozenset(mine & theirs)
-    if not found:
-        raise PolicyRefusal(
-            RefusalCode.DEVICE_UNSUPPORTED,
-            f"the phone and the vehicle have no {what} in common",
-            hint="lock and unlock by touch; UWB ranging is not possible with this phone",
-        )
-    return found

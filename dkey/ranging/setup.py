@@ -9,8 +9,7 @@ the messages that it lets pass, and return what to send and what to do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from dkey.codec.ble_ranging import (
@@ -24,86 +23,51 @@ from dkey.codec.ble_ranging import (
     SuspendRequest,
 )
 from dkey.errors import LocalFault, SequenceError, WireError
-from dkey.ranging.setup_plan import (
-    CHAPS,
-    INDEX_END,
-    INDEX_FIRST_END,
+from dkey.ranging.configuration import (
+    BLOCK_CHAPS,
+    CHAPS_PER_SLOT,
+    OVERHEAD_SLOTS,
     RESPONDERS_MAX,
     SLOTS_PER_ROUND,
+)
+from dkey.ranging.keys import INDEX_LIMIT
+from dkey.ranging.setup_plan import (
+    DEFAULT_HOPPING,
+    NO_HOPPING,
     SessionPlan,
     channel_of,
+    grid_of,
     hopping_of,
     least_chaps_of,
+    nothing_common,
     one_of,
-    slots_of,
 )
+from dkey.ranging.setup_steps import Begin, Do, GoOn, Refuse, Send, SetupState, Stop
+from dkey.ranging.ursk_life import FIRST_INDEX_LIMIT
 
 if TYPE_CHECKING:
     from dkey.codec.ble_ranging import RangingMessage
     from dkey.crypto.entropy import Entropy
     from dkey.ranging.setup_plan import Ability
+    from dkey.ranging.ursk_life import UrskLife
 
 __all__ = [
-    "Begin",
-    "Do",
-    "GoOn",
     "PhoneSetup",
-    "Refuse",
-    "Send",
-    "SetupState",
-    "Stop",
     "VehicleSetup",
 ]
 
 CLAUSE: Final = "Aliro 1.0 §11.7.2"
 
 
-class SetupState(Enum):
-    """Where ranging setup stands, at both ends."""
-
-    IDLE = "nothing is agreed"
-    OFFERED = "M1 is out"
-    SELECTED = "M2 is out"
-    PLANNED = "M3 is out"
-    ACTIVE = "ranging"
-    SUSPENDING = "Suspend RQ is out"
-    SUSPENDED = "suspended"
-    RESUMING = "Resume RQ is out"
-    CLOSED = "no URSK any more"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Send:
-    """Send this message."""
-
-    message: RangingMessage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Begin:
-    """Start ranging by this plan."""
-
-    plan: SessionPlan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GoOn:
-    """Resume ranging: the same plan with a new first index and time."""
-
-    plan: SessionPlan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
-    """Stop ranging; the plan stays for a resume."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refuse:
-    """Tell the peer that there is no URSK: a General Error with reason URSK unavailable."""
-
-
-Do = Send | Begin | GoOn | Stop | Refuse
+_AGREED: Final = frozenset(
+    {
+        SetupState.ACTIVE,
+        SetupState.SUSPENDING,
+        SetupState.SUSPENDED,
+        SetupState.RESUMING,
+    }
+)
+"""States in which the plan is one that a resume may go on with."""
 
 
 class _Setup:
@@ -112,18 +76,15 @@ class _Setup:
     Attributes:
         state: Where setup stands.
         plan: What is agreed; None before M3.
+        ability: What this end is able to; used from the next M1 on.
     """
 
-    def __init__(self, ability: Ability, session_id: int) -> None:
+    def __init__(self, ability: Ability, session_id: int, life: UrskLife) -> None:
         self.state = SetupState.IDLE
         self.plan: SessionPlan | None = None
-        self._ability = ability
+        self.ability = ability
         self._session_id = session_id
-        self._used = -1
-
-    def used(self, sts_index: int) -> None:
-        """Note the last STS index that was on the air; no later plan begins at or below it."""
-        self._used = max(self._used, sts_index)
+        self._life = life
 
     def close(self) -> None:
         """The URSK is gone: nothing is agreed any more, and nothing will be."""
@@ -131,9 +92,12 @@ class _Setup:
         self.plan = None
 
     def stopped(self) -> None:
-        """Ranging stopped on this side, or the peer said so by itself (Suspended)."""
-        if self.state is not SetupState.CLOSED:
-            self.state = SetupState.SUSPENDED if self.plan else SetupState.IDLE
+        """Ranging stopped on this side, or the peer said so by itself (Suspended, Later)."""
+        if self.state in _AGREED:
+            self.state = SetupState.SUSPENDED
+        elif self.state is not SetupState.CLOSED:
+            self.state = SetupState.IDLE
+            self.plan = None
 
     def _planned(self) -> SessionPlan:
         if self.plan is None:
@@ -179,7 +143,9 @@ class _Setup:
         Raises:
             WireError: It was used, or is beyond the life of the URSK.
         """
-        if index <= self._used or index >= INDEX_END:
+        least = self._life.next_index
+        fits = 0 <= index < FIRST_INDEX_LIMIT if least is None else least <= index < INDEX_LIMIT
+        if not fits:
             raise WireError("an STS index comes again, or too late", clause="Aliro 1.0 §11.1.1.4")
         return index
 
@@ -190,15 +156,20 @@ class VehicleSetup(_Setup):
     Args:
         ability: What the anchors are able to.
         session_id: Last 4 bytes of the transaction identifier.
-        ran_multiplier: Wanted number of 96 ms in a block.
+        life: Of the ranging secret.
     """
 
-    def __init__(self, ability: Ability, session_id: int, *, ran_multiplier: int = 1) -> None:
-        super().__init__(ability, session_id)
-        self._ran = ran_multiplier
+    def __init__(self, ability: Ability, session_id: int, life: UrskLife) -> None:
+        super().__init__(ability, session_id, life)
+        self._ran = 1
+        self._sync = 0
 
-    def begin(self) -> tuple[Do, ...]:
+    def begin(self, *, ran_multiplier: int = 1, sync_mask: int | None = None) -> tuple[Do, ...]:
         """Offer, for the first time or anew after a failure or a wish of the phone.
+
+        Args:
+            ran_multiplier: Wanted number of 96 ms in a block.
+            sync_mask: SYNC codes for this phone; None leaves all that the anchors are able to.
 
         Raises:
             LocalFault: The URSK is gone.
@@ -206,7 +177,9 @@ class VehicleSetup(_Setup):
         if self.state is SetupState.CLOSED:
             raise LocalFault("the ranging secret is gone", hint="a new one needs a new connection")
         self.state = SetupState.OFFERED
-        able = self._ability
+        self._ran = ran_multiplier
+        self._sync = self.ability.sync_mask if sync_mask is None else sync_mask
+        able = self.ability
         offer = RangingOffer(
             configs=able.configs,
             pulse_shapes=able.pulse_shapes,
@@ -231,6 +204,7 @@ class VehicleSetup(_Setup):
 
         Raises:
             WireError: It does not fit what was offered, or reuses an STS index.
+            PolicyRefusal: DEVICE_UNSUPPORTED, the ends have nothing in common.
             SequenceError: It does not come in this state.
         """
         match message:
@@ -249,17 +223,18 @@ class VehicleSetup(_Setup):
 
     def _selected(self, said: RangingSelection) -> tuple[Do, ...]:
         self._require(SetupState.OFFERED)
-        able = self._ability
+        able = self.ability
         config = one_of(said.configs, able.configs, "configuration")
         shape = one_of(said.pulse_shapes, able.pulse_shapes, "pulse shape")
         channel = channel_of(said.channels & able.channels, said.channels)
-        sync = said.sync_mask & able.sync_mask
+        sync = said.sync_mask & able.sync_mask & self._sync
         chaps = least_chaps_of(said.slot_mask & able.slot_mask)
         hopping = hopping_of(said.hopping & able.hopping)
         if not sync:
-            raise WireError("no SYNC code is common", clause=CLAUSE)
+            raise nothing_common("SYNC code")
         ran = max(self._ran, able.min_ran, said.ran_multiplier, 1)
-        slots = slots_of(able.responders, chaps, ran)
+        slots, ran = grid_of(able.responders, chaps, ran)
+        self._sync = sync
         self.plan = SessionPlan(
             session_id=self._session_id,
             config=config,
@@ -286,10 +261,7 @@ class VehicleSetup(_Setup):
 
     def _started(self, said: RangingStart) -> tuple[Do, ...]:
         self._require(SetupState.PLANNED)
-        if (
-            not (1 <= said.sync_index <= 32)
-            or not self._ability.sync_mask >> said.sync_index - 1 & 1
-        ):
+        if not (1 <= said.sync_index <= 32) or not self._sync >> said.sync_index - 1 & 1:
             raise WireError("a SYNC code that was not offered", clause=CLAUSE)
         self.plan = replace(
             self._planned(),
@@ -318,14 +290,21 @@ class PhoneSetup(_Setup):
     Args:
         ability: What the phone's UWB subsystem is able to.
         session_id: Last 4 bytes of the transaction identifier.
+        life: Of the ranging secret.
         entropy: Source of the first STS index and the hopping key.
         lead_us: How long after M4 or Resume RS the first block begins.
     """
 
     def __init__(
-        self, ability: Ability, session_id: int, entropy: Entropy, *, lead_us: int = 100_000
+        self,
+        ability: Ability,
+        session_id: int,
+        life: UrskLife,
+        entropy: Entropy,
+        *,
+        lead_us: int = 100_000,
     ) -> None:
-        super().__init__(ability, session_id)
+        super().__init__(ability, session_id, life)
         self._entropy = entropy
         self._lead_us = lead_us
         self._selection: RangingSelection | None = None
@@ -338,7 +317,8 @@ class PhoneSetup(_Setup):
             uwb_time_us: The phone's UWB time now.
 
         Raises:
-            WireError: It offers nothing that this phone can do, or is not what was selected.
+            WireError: It is not what was selected.
+            PolicyRefusal: DEVICE_UNSUPPORTED, it offers nothing that this phone can do.
             SequenceError: It does not come in this state.
         """
         match message:
@@ -359,12 +339,12 @@ class PhoneSetup(_Setup):
         if not self._known(said.session_id):
             return (Refuse(),)
         stop: tuple[Do, ...] = (Stop(),) if self.state is SetupState.ACTIVE else ()
-        able = self._ability
+        able = self.ability
         config = next((each for each in able.configs if each in said.configs), None)
         shape = next((each for each in able.pulse_shapes if each in said.pulse_shapes), None)
         common = said.channels & able.channels
         if config is None or shape is None or not common & 0b11:
-            raise WireError("the offer has nothing that this phone can do", clause=CLAUSE)
+            raise nothing_common("configuration, pulse shape or channel")
         selection = RangingSelection(
             configs=(config,),
             pulse_shapes=(shape,),
@@ -380,17 +360,19 @@ class PhoneSetup(_Setup):
 
     def _planned_by(self, said: RangingPlan, uwb_time_us: int) -> tuple[Do, ...]:
         self._require(SetupState.SELECTED)
-        chosen, able = self._selection, self._ability
+        chosen, able = self._selection, self.ability
         if chosen is None:
             raise SequenceError("M3 before M2", clause=CLAUSE)
         chaps = said.chaps_per_slot
         fits = (
-            chaps in CHAPS
-            and bool(able.slot_mask >> CHAPS.index(chaps) & 1)
+            chaps in CHAPS_PER_SLOT
+            and bool(able.slot_mask >> CHAPS_PER_SLOT.index(chaps) & 1)
             and said.slots_per_round in SLOTS_PER_ROUND
             and 1 <= said.responders <= RESPONDERS_MAX
-            and said.slots_per_round >= said.responders + 4
+            and said.slots_per_round >= said.responders + OVERHEAD_SLOTS
             and said.ran_multiplier >= max(able.min_ran, 1)
+            and chaps * said.slots_per_round <= BLOCK_CHAPS * said.ran_multiplier
+            and said.hopping in (NO_HOPPING, DEFAULT_HOPPING)
             and said.hopping & able.hopping == said.hopping
             and said.mac_mode == 0
         )
@@ -433,9 +415,8 @@ class PhoneSetup(_Setup):
         return Send(message=answer), GoOn(plan=self.plan)
 
     def _index(self) -> int:
-        """Return a first STS index: random for a new URSK, then just above the last used one."""
-        if self._used < 0:
-            first = int.from_bytes(self._entropy.random(4), "big") % INDEX_FIRST_END
-        else:
-            first = self._used + 1
-        return self._fresh(first)
+        """Return a first STS index: random for a new URSK, then the lowest that was never used."""
+        index = self._life.next_index
+        if index is None:
+            index = int.from_bytes(self._entropy.random(4), "big") % FIRST_INDEX_LIMIT
+        return self._fresh(index)

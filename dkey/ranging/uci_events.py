@@ -17,6 +17,7 @@ __all__ = [
     "FaultKind",
     "Notified",
     "RangingData",
+    "RoundTaken",
     "SessionStateChanged",
     "UciEvent",
 ]
@@ -95,9 +96,30 @@ class SessionStateChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RangingData:
-    """What a round measured."""
+    """What a round measured.
+
+    Attributes:
+        round: The round.
+        numbered: Whether its block and STS index are only the number of the notification.
+    """
 
     round: RangingRound
+    numbered: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundTaken:
+    """Initiator: a round took place; it learns who answered, and no distance.
+
+    Attributes:
+        session_id: As given to SESSION_INIT.
+        sts_index: Of the round's POLL.
+        responders: Bit n is set when the answer of responder n was good.
+    """
+
+    session_id: int
+    sts_index: int
+    responders: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,5 +145,12 @@ class Fault:
 
 
 UciEvent = (
-    DeviceReady | Answered | CommandFailed | SessionStateChanged | RangingData | Notified | Fault
+    DeviceReady
+    | Answered
+    | CommandFailed
+    | SessionStateChanged
+    | RangingData
+    | RoundTaken
+    | Notified
+    | Fault
 )

@@ -16,7 +16,7 @@ from dkey.codec import uci_session
 from dkey.codec.uci import Packet, PacketType, Reassembler, segments
 from dkey.codec.uci_core import DeviceInfoRsp, DeviceResetCmd, DeviceStatusNtf, StatusOnly
 from dkey.codec.uci_messages import command, decode, encode
-from dkey.codec.uci_ranging import CccControleeNtf, SessionInfoNtf
+from dkey.codec.uci_ranging import CccControleeNtf, CccControllerNtf, SessionInfoNtf
 from dkey.codec.uci_status import DeviceState, Status, describe
 from dkey.errors import LocalFault, WireError
 from dkey.ranging.uci_events import (
@@ -97,6 +97,7 @@ class UciHost:
         *,
         anchors: Mapping[bytes, int] | None = None,
         own_anchor: int = 0,
+        initiator: bool = False,
         strict: bool = False,
     ) -> None:
         """Make a host that is down.
@@ -104,11 +105,13 @@ class UciHost:
         Args:
             anchors: Index of the anchor with each address, as on the wire.
             own_anchor: Index of the anchor that the subsystem is itself in CCC and Aliro sessions.
+            initiator: Whether the subsystem is a phone's, whose notifications have other fields.
             strict: Refuse messages with more fields than are known.
         """
         self.state = HostState.DOWN
         self.uci_major = 1
         self._strict = strict
+        self._initiator = initiator
         self._sessions = SessionTable(anchors or {}, own_anchor)
         self._parts = Reassembler()
         self._queue: deque[Message] = deque()
@@ -181,7 +184,12 @@ class UciHost:
             whole = self._parts.add(Packet.parse(packet, strict=self._strict))
             if whole is None:
                 return []
-            message = decode(whole, strict=self._strict, uci_major=self.uci_major)
+            message = decode(
+                whole,
+                strict=self._strict,
+                uci_major=self.uci_major,
+                initiator=self._initiator,
+            )
         except WireError as exc:
             return [Fault(kind=FaultKind.MALFORMED, text=str(exc))]
         if message.type is PacketType.RESPONSE:
@@ -271,6 +279,8 @@ class UciHost:
             events.append(
                 CommandFailed(command=sent.message, status=status, text=text, answer=answer)
             )
+            if status == Status.SESSION_NOT_EXIST:
+                events += self._sessions.unknown(getattr(sent.message.body, "token", -1))
         self._next(now_s)
         return events
 
@@ -341,7 +351,7 @@ class UciHost:
         event: UciEvent = Notified(message=message)
         if isinstance(body, uci_session.SessionStatusNtf):
             event = self._sessions.changed(body)
-        elif isinstance(body, SessionInfoNtf | CccControleeNtf):
+        elif isinstance(body, SessionInfoNtf | CccControleeNtf | CccControllerNtf):
             event = self._sessions.measured(body, now_s=now_s)
         return [event]
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from dkey.codec.uci_params import AppConfig
-from dkey.codec.uci_ranging import CccControleeNtf, SessionInfoNtf
+from dkey.codec.uci_ranging import CccControleeNtf, CccControllerNtf, SessionInfoNtf
 from dkey.codec.uci_status import (
     CccStatus,
     Reason,
@@ -21,7 +21,13 @@ from dkey.codec.uci_status import (
     describe_reason,
 )
 from dkey.ranging.measurement import AnchorRange, RangingRound
-from dkey.ranging.uci_events import Fault, FaultKind, RangingData, SessionStateChanged
+from dkey.ranging.uci_events import (
+    Fault,
+    FaultKind,
+    RangingData,
+    RoundTaken,
+    SessionStateChanged,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -114,6 +120,20 @@ class SessionTable:
         if start and not session.keyed:  # FiRa counts its notifications from each start on
             session.last_index = -1
 
+    def unknown(self, token: int) -> list[UciEvent]:
+        """Forget a session that the subsystem says it does not have."""
+        session = self._sessions.pop(token, None)
+        if session is None:
+            return []
+        return [
+            SessionStateChanged(
+                session_id=session.session_id,
+                state=SessionState.DEINIT,
+                reason=None,
+                text="the subsystem does not have it any more",
+            )
+        ]
+
     def clear(self) -> list[UciEvent]:
         """Forget all sessions: the subsystem lost them."""
         gone: list[UciEvent] = [
@@ -155,7 +175,9 @@ class SessionTable:
             text=describe_reason(told.reason),
         )
 
-    def measured(self, told: SessionInfoNtf | CccControleeNtf, *, now_s: float) -> UciEvent:
+    def measured(
+        self, told: SessionInfoNtf | CccControleeNtf | CccControllerNtf, *, now_s: float
+    ) -> UciEvent:
         """Return what reported ranges mean."""
         session = self._sessions.get(told.token)
         if session is None:
@@ -174,9 +196,15 @@ class SessionTable:
                 session_id=session.session_id,
             )
         session.last_index = index
+        if isinstance(told, CccControllerNtf):
+            return RoundTaken(
+                session_id=session.session_id,
+                sts_index=told.sts_index,
+                responders=told.responders,
+            )
         if isinstance(told, CccControleeNtf):
             return RangingData(round=self._ccc(session, told, now_s))
-        return RangingData(round=self._fira(session, told, now_s))
+        return RangingData(round=self._fira(session, told, now_s), numbered=True)
 
     def _ccc(self, session: _Session, told: CccControleeNtf, now_s: float) -> RangingRound:
         """Return the round of one anchor; its block is not reported and stays 0."""

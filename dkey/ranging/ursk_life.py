@@ -113,6 +113,17 @@ class UrskLife:
         self._next = index + count
         return ursk
 
+    def skip_to(self, index: int, *, now_s: float) -> UrskDeath | None:
+        """Let everything below ``index`` count as used; return why the secret is dead, if it is.
+
+        The index moves on with time, whether or not anybody ranges; going back is no fault here.
+        """
+        if self.tick(now_s=now_s) is None and index >= INDEX_LIMIT:
+            self._die(UrskDeath.EXHAUSTED)
+        if self.death is None and index > (self._next or 0):
+            self._next = index
+        return self.death
+
     def suspend(self) -> None:
         """End the session and keep the secret. Does nothing when none runs."""
         self._running = False

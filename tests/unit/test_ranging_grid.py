@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkey.errors import LocalFault, PolicyRefusal, RefusalCode, WireError
+from dkey.errors import LocalFault, WireError
 from dkey.ranging.configuration import (
     BLOCK_CHAPS,
     CHAPS_PER_SLOT,
@@ -17,8 +17,6 @@ from dkey.ranging.configuration import (
     RESPONDERS_MAX,
     SLOTS_PER_ROUND,
     RangingConfiguration,
-    UwbCapabilities,
-    negotiate,
 )
 from dkey.ranging.grid import RSTU_PER_MS, Grid, Place, SlotKind, rstu_to_ns
 from dkey.ranging.hopping import Hopping, HopStep, MacMode, default_round
@@ -108,63 +106,6 @@ def test_a_block_holds_the_published_number_of_rounds(chaps, slots, rounds):
         CONFIGURATION, responders=2, ran_multiplier=1, chaps_per_slot=chaps, slots_per_round=slots
     )
     assert of.rounds_per_block == rounds
-
-
-# --- negotiation --------------------------------------------------------------------------------
-
-sets = {
-    "chaps_per_slot": st.frozensets(st.sampled_from(CHAPS_PER_SLOT), min_size=1),
-    "slots_per_round": st.frozensets(st.sampled_from(SLOTS_PER_ROUND), min_size=1),
-    "sync_codes": st.frozensets(st.integers(1, 32), min_size=1),
-    "channels": st.frozensets(st.sampled_from((5, 9)), min_size=1),
-    "ran_multiplier": st.integers(1, 255),
-    "continuous": st.booleans(),
-    "adaptive": st.booleans(),
-}
-capabilities = st.builds(UwbCapabilities, **sets)
-
-
-@given(capabilities, capabilities, st.integers(1, RESPONDERS_MAX))
-def test_what_is_agreed_lies_within_both_sides_and_is_valid(vehicle, device, responders):
-    try:
-        agreed = negotiate(vehicle, device, responders=responders)
-    except PolicyRefusal:
-        return
-    for side in (vehicle, device):
-        assert agreed.chaps_per_slot in side.chaps_per_slot
-        assert agreed.slots_per_round in side.slots_per_round
-        assert agreed.sync_code in side.sync_codes
-        assert agreed.channel in side.channels
-        assert agreed.ran_multiplier >= side.ran_multiplier
-        assert side.adaptive >= agreed.adaptive
-        assert side.continuous >= agreed.continuous
-    assert not (agreed.adaptive and agreed.continuous)
-    assert agreed.configuration(session_id=1, sts_index0=2).rounds_per_block >= 1
-
-
-def test_the_order_of_the_sides_does_not_matter():
-    one = UwbCapabilities(sync_codes=frozenset({9, 12}), ran_multiplier=2)
-    other = UwbCapabilities(sync_codes=frozenset({12, 10}), continuous=False)
-    assert negotiate(one, other, responders=6) == negotiate(other, one, responders=6)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"channels": frozenset({5})},
-        {"sync_codes": frozenset({1})},
-        {"slots_per_round": frozenset({6})},
-        {"chaps_per_slot": frozenset()},
-        {"pulse_shapes": frozenset({0x11})},
-        {"config_ids": frozenset({1})},
-        {"protocol_versions": frozenset({0x0200})},
-    ],
-)
-def test_nothing_in_common_is_a_refusal_that_names_the_way_out(change):
-    with pytest.raises(PolicyRefusal) as caught:
-        negotiate(UwbCapabilities(), UwbCapabilities(**change), responders=6)
-    assert caught.value.code is RefusalCode.DEVICE_UNSUPPORTED
-    assert "touch" in caught.value.hint
 
 
 # --- grid ---------------------------------------------------------------------------------------

@@ -13,29 +13,31 @@ from dkey.codec.ble_ranging import (
     SuspendRequest,
     parse_ranging,
 )
-from dkey.errors import LocalFault, SequenceError, WireError
-from dkey.ranging.setup import (
-    Begin,
-    Do,
-    GoOn,
-    PhoneSetup,
-    Refuse,
-    Send,
-    SetupState,
-    Stop,
-    VehicleSetup,
-)
-from dkey.ranging.setup_plan import INDEX_END, INDEX_FIRST_END, Ability, SessionPlan
+from dkey.crypto.secret import Secret
+from dkey.errors import LocalFault, PolicyRefusal, RefusalCode, SequenceError, WireError
+from dkey.ranging.keys import INDEX_LIMIT
+from dkey.ranging.setup import PhoneSetup, VehicleSetup
+from dkey.ranging.setup_plan import Ability, SessionPlan
+from dkey.ranging.setup_steps import Begin, Do, GoOn, Refuse, Send, SetupState, Stop
+from dkey.ranging.ursk_life import FIRST_INDEX_LIMIT, UrskLife
 from dkey.testing import SeededEntropy
 
 SESSION = 0x01020304
 ABLE = Ability()
 
 
+def life() -> UrskLife:
+    return UrskLife(Secret(bytes(32)))
+
+
 def pair(
-    vehicle: Ability = ABLE, phone: Ability = ABLE, seed: int = 1
+    vehicle: Ability = ABLE,
+    phone: Ability = ABLE,
+    seed: int = 1,
+    lives: tuple[UrskLife, UrskLife] | None = None,
 ) -> tuple[VehicleSetup, PhoneSetup]:
-    return VehicleSetup(vehicle, SESSION), PhoneSetup(phone, SESSION, SeededEntropy(seed))
+    one, two = lives or (life(), life())
+    return VehicleSetup(vehicle, SESSION, one), PhoneSetup(phone, SESSION, two, SeededEntropy(seed))
 
 
 def talk(vehicle: VehicleSetup, phone: PhoneSetup, first: tuple[Do, ...]) -> list[Do]:
@@ -57,8 +59,8 @@ def talk(vehicle: VehicleSetup, phone: PhoneSetup, first: tuple[Do, ...]) -> lis
     return done
 
 
-def begun() -> tuple[VehicleSetup, PhoneSetup, SessionPlan]:
-    vehicle, phone = pair()
+def begun(*lives: UrskLife) -> tuple[VehicleSetup, PhoneSetup, SessionPlan]:
+    vehicle, phone = pair(lives=(lives[0], lives[1]) if lives else None)
     talk(vehicle, phone, vehicle.begin())
     assert phone.plan is not None
     return vehicle, phone, phone.plan
@@ -81,9 +83,14 @@ abilities = st.builds(
 @given(abilities, abilities)
 def test_two_ends_agree_on_one_plan_or_one_of_them_refuses(one: Ability, two: Ability) -> None:
     vehicle, phone = pair(one, two)
+    refused, done = None, []
     try:
         done = talk(vehicle, phone, vehicle.begin())
-    except WireError:
+    except PolicyRefusal as exc:
+        refused = exc
+    if refused is not None:
+        assert refused.code is RefusalCode.DEVICE_UNSUPPORTED
+        assert "touch" in (refused.hint or "")
         return
     assert vehicle.plan == phone.plan
     assert vehicle.state is phone.state is SetupState.ACTIVE
@@ -93,7 +100,7 @@ def test_two_ends_agree_on_one_plan_or_one_of_them_refuses(one: Ability, two: Ab
     assert plan.slots_per_round >= plan.responders + 4
     assert plan.rounds_per_block >= 1
     assert plan.ran_multiplier >= max(one.min_ran, two.min_ran)
-    assert plan.sts_index0 < INDEX_FIRST_END
+    assert plan.sts_index0 < FIRST_INDEX_LIMIT
 
 
 def test_like_ends_always_agree() -> None:
@@ -104,9 +111,10 @@ def test_like_ends_always_agree() -> None:
 
 
 def test_resume_keeps_the_plan_and_never_reuses_an_index() -> None:
-    vehicle, phone, plan = begun()
-    for end in (vehicle, phone):
-        end.used(plan.sts_index0 + 500)
+    lives = life(), life()
+    vehicle, phone, plan = begun(*lives)
+    for each in lives:
+        each.skip_to(plan.sts_index0 + 501, now_s=0)
     assert talk(vehicle, phone, vehicle.suspend()) == [Stop(), Stop()]
     done = talk(vehicle, phone, vehicle.resume())
     assert [type(each) for each in done] == [GoOn, GoOn]
@@ -119,8 +127,9 @@ def test_resume_keeps_the_plan_and_never_reuses_an_index() -> None:
 
 
 def test_the_vehicle_refuses_an_index_that_was_used() -> None:
-    vehicle, phone, plan = begun()
-    vehicle.used(plan.sts_index0 + 500)
+    lives = life(), life()
+    vehicle, phone, plan = begun(*lives)
+    lives[0].skip_to(plan.sts_index0 + 501, now_s=0)
     talk(vehicle, phone, vehicle.suspend())
     vehicle.resume()
     with pytest.raises(WireError):
@@ -132,13 +141,14 @@ def test_the_vehicle_refuses_an_index_at_the_end_of_the_ursk() -> None:
     talk(vehicle, phone, vehicle.suspend())
     vehicle.resume()
     with pytest.raises(WireError):
-        vehicle.received(ResumeAnswer(sts_index0=INDEX_END, uwb_time0_us=0))
+        vehicle.received(ResumeAnswer(sts_index0=INDEX_LIMIT, uwb_time0_us=0))
 
 
 def test_setup_anew_after_a_failure_begins_above_the_used_indices() -> None:
-    vehicle, phone, plan = begun()
-    for end in (vehicle, phone):
-        end.used(plan.sts_index0 + 7)
+    lives = life(), life()
+    vehicle, phone, plan = begun(*lives)
+    for each, end in zip(lives, (vehicle, phone), strict=True):
+        each.skip_to(plan.sts_index0 + 8, now_s=0)
         end.stopped()
     done = talk(vehicle, phone, vehicle.begin())
     assert [type(each) for each in done] == [Begin, Begin]
@@ -150,7 +160,7 @@ def test_setup_anew_after_a_failure_begins_above_the_used_indices() -> None:
 def test_another_session_gets_no_ranging(other: int) -> None:
     assume(other != SESSION)
     _, phone, _ = begun()
-    offer = VehicleSetup(Ability(), other).begin()[0]
+    offer = VehicleSetup(Ability(), other, life()).begin()[0]
     assert isinstance(offer, Send)
     assert phone.received(offer.message, uwb_time_us=0) == (Refuse(),)
     assert phone.received(SuspendRequest(session_id=other), uwb_time_us=0) == (Refuse(),)
@@ -194,3 +204,35 @@ def test_the_vehicle_refuses_a_selection_that_it_did_not_offer() -> None:
                 hopping=0xC8,
             )
         )
+
+
+def test_what_a_phone_did_not_get_offered_it_may_not_choose_in_m4() -> None:
+    vehicle, phone = pair()
+    offer = vehicle.begin(sync_mask=1 << 11)[0]
+    assert isinstance(offer, Send)
+    selection = phone.received(offer.message, uwb_time_us=0)[0]
+    assert isinstance(selection, Send)
+    vehicle.received(selection.message)
+    with pytest.raises(WireError):
+        vehicle.received(RangingStart(sts_index0=1, uwb_time0_us=1, hop_key=1, sync_index=9))
+
+
+def test_a_setup_that_was_put_off_leaves_nothing_to_resume() -> None:
+    vehicle, phone = pair()
+    offer = vehicle.begin()[0]
+    assert isinstance(offer, Send)
+    selection = phone.received(offer.message, uwb_time_us=0)[0]
+    assert isinstance(selection, Send)
+    vehicle.received(selection.message)
+    vehicle.stopped()
+    assert (vehicle.state, vehicle.plan) == (SetupState.IDLE, None)
+    with pytest.raises(LocalFault):
+        vehicle.resume()
+
+
+def test_the_plan_is_what_goes_into_the_keys() -> None:
+    _, _, plan = begun()
+    configuration = plan.configuration()
+    assert configuration.rounds_per_block == plan.rounds_per_block == 8
+    assert configuration.session_id == SESSION
+    assert plan.indices_per_block == 96
