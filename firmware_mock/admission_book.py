@@ -42,12 +42,14 @@ class Change:
         writes: The open transaction of the store.
         state: What the entries so far add up to.
         entries: How many there are.
+        touched: Whether rows were written that the ledger has its say on.
     """
 
     def __init__(self, store: CredentialStore, writes: Transaction, state: AdmissionState) -> None:
         self.writes = writes
         self.state = state
         self.entries = 0
+        self.touched = False
         self._store = store
 
     @property
@@ -131,7 +133,7 @@ class AdmissionBook:
             self.catch_up()
             change = Change(self._store, writes, self.state)
             yield change
-            if change.entries:
+            if change.entries or change.touched:
                 self._project(writes, change.state)
             due = self._since_snapshot + change.entries >= SNAPSHOT_EVERY
             if due:

@@ -103,7 +103,7 @@ def applied(state: AdmissionState, kind: str, body: list[Any]) -> AdmissionState
     AUTHORITY     x                           the authority's key was provided
     OWNER         x                           the owner's key counts from here on
     CARD          reference, replaced or null  a card was paired
-    ADMIT         chain as signed, time        a shared key was let in
+    ADMIT         chain as signed, x, time     a shared key was let in
     LIST          list as signed               a withdrawal list was taken
     WITHDRAW      references                   withdrawn for good at the head unit
     HOLD          reference, on                suspended or resumed at the head unit
@@ -124,9 +124,9 @@ def applied(state: AdmissionState, kind: str, body: list[Any]) -> AdmissionState
             return replace(state, admissions=now.enrol_owner(x))
         case "CARD", [bytes(ref), replaces]:
             return replace(state, admissions=now.enrol_card(ref, replaces=replaces))
-        case "ADMIT", [list(raws), int(now_s)]:
+        case "ADMIT", [list(raws), bytes(x), int(now_s)]:
             chain = tuple(read_attestation(raw).claims for raw in raws)
-            after = now.admit(chain, chain[-1].public_key[1:33], now_s)
+            after = now.admit(chain, x, now_s)
             new = after.admitted != now.admitted
             return replace(state, admissions=after, count=state.count + new)
         case "LIST", [bytes(raw)]:

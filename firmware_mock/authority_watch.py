@@ -46,7 +46,7 @@ class AuthorityPort(Protocol):
 def report_of(entry: Entry) -> Command | None:
     """Return what the authority is told of a ledger entry; None for nothing."""
     if entry.kind == "ADMIT":
-        raws, _ = cbor.decode(entry.body)
+        raws = cbor.decode(entry.body)[0]
         share_id = read_attestation(raws[-1]).claims.share_id
         return Activate(actor=VEHICLE, share_id=share_id)
     if entry.kind in ("RESET", "UNPAIR"):

@@ -264,6 +264,8 @@ class _Peer:
         """Report the state of the doors when this phone knows another one."""
         if not self._established or self._session.done or state is self._known:
             return
+        if self.grant is None or _admission(self._vehicle.grant(self.grant.credential_id)):
+            return  # withdrawn since it connected
         self._known = state
         self._take(self._session.report(self._source(position, by), state))
         self._driver.wake()

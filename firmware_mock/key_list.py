@@ -226,6 +226,7 @@ class KeyList:
         """
         with self.change() as change:
             change.writes.set_state(credential_id, state)
+            change.touched = True  # what a list suspends is not active for being resumed here
             if state is not CredentialState.ACTIVE:
                 change.writes.forget_kpersistent(credential_id)
             item = self._item(credential_id)

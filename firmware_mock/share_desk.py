@@ -19,7 +19,7 @@ from dkey.errors import (
 )
 from dkey.lifecycle.attestation import noted_code, verify_chain
 from dkey.lifecycle.claims import Issuer
-from dkey.lifecycle.parcel import rolled_back
+from dkey.lifecycle.parcel import lists_to_take, rolled_back
 from dkey.lifecycle.roles import CredentialState, Role
 from dkey.lifecycle.withdrawal import verify_withdrawal
 from firmware_mock import share_rows
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ShareDesk"]
 
+_IN_USE: Final = (CredentialState.ACTIVE, CredentialState.SUSPENDED)
 _NAMES: Final = {Role.ACTUAL_USER: "actual user", Role.PROVIDER: "provider"}
 
 
@@ -121,7 +122,7 @@ class ShareDesk:
     # --- parcels ------------------------------------------------------------------------------
 
     def take(self, parcel: KeyParcel, key: PublicKey, position: Position) -> None:
-        """Take what verifies in a parcel, in one commit; the rest is noted.
+        """Take what verifies in a parcel, in one commit; what does not is noted.
 
         Args:
             parcel: What the phone carries.
@@ -131,10 +132,8 @@ class ShareDesk:
         refused: list[tuple[str, DkeyError]] = []
         before, lost = self._keys.book.admissions, False
         with self._keys.change() as change:
-            for issuer in (Issuer.AUTHORITY, Issuer.OWNER):
-                if issuer in parcel.lists:
-                    self._take_carried(change, parcel.lists[issuer], issuer, refused)
-            if parcel.chain and self._keys.enrolled(key.x) is None:
+            sound = self._take_lists(change, parcel, refused)
+            if sound and parcel.chain and self._keys.enrolled(key.x) is None:
                 self._introduce(change, parcel.chain, key, position, refused)
             for kind, exc in refused:
                 self._keys.log(
@@ -183,20 +182,24 @@ class ShareDesk:
         if lost:
             self.report("rolled_back", position=position.value)
 
-    def _take_carried(
-        self, change: Change, raw: bytes, issuer: Issuer, refused: list[tuple[str, DkeyError]]
-    ) -> None:
-        """Take a list that a phone carries; an old one is left, it was carried in good faith."""
-        key, now = self._roots().get(issuer), change.admissions
-        if key is None:
-            return
+    def _take_lists(
+        self, change: Change, parcel: KeyParcel, refused: list[tuple[str, DkeyError]]
+    ) -> bool:
+        """Take the lists that are newer; return whether all of them are sound.
+
+        Old ones are left, as phones carry them in good faith. Where one does not verify, nothing
+        of the parcel is taken (specs/lifecycle.md §4).
+        """
         try:
-            vehicle = self._keys.group_id
-            claims = verify_withdrawal(raw, key, issuer=issuer, vehicle=vehicle)
-            if claims.epoch == now.epoch and claims.number > now.number(issuer):
-                self._apply_list(change, raw, claims)
+            news = lists_to_take(
+                parcel, keys=self._roots(), vehicle=self._keys.group_id, taken=self.receipt()
+            )
+            for claims in news:
+                self._apply_list(change, parcel.lists[claims.issuer], claims)
         except (PolicyRefusal, RemoteFault) as exc:
             refused.append(("LIST_REFUSED", exc))
+            return False
+        return True
 
     def _introduce(
         self,
@@ -207,7 +210,7 @@ class ShareDesk:
         refused: list[tuple[str, DkeyError]],
     ) -> None:
         """Let the key in on the word of its chain, with all rows that make it count."""
-        roots = {each.x: each for each in self._roots().values()}
+        roots = {each.x: each for each in self._roots(standing=True).values()}
         vehicle = self._keys.group_id
         try:
             claims = verify_chain(chain, roots=roots, vehicle=vehicle)
@@ -216,7 +219,7 @@ class ShareDesk:
                     RefusalCode.KEY_UNKNOWN, "the attestation is for another key than was proved"
                 )
             credential = self._credential(claims[-1], key)
-            change.apply("ADMIT", list(chain), self._keys.time.now_s())
+            change.apply("ADMIT", list(chain), key.x, self._keys.time.now_s())
         except (PolicyRefusal, RemoteFault) as exc:
             refused.append(("ADMISSION_REFUSED", exc))
             return
@@ -245,13 +248,19 @@ class ShareDesk:
         name = _NAMES.get(claims.role, f"share {claims.slot}")
         return self._keys.new_credential(name, key, claims.role, claims.permission)
 
-    def _roots(self) -> Mapping[Issuer, PublicKey]:
-        """Return the keys whose word counts now: the owner's unless suspended, the authority's."""
+    def _roots(self, *, standing: bool = False) -> Mapping[Issuer, PublicKey]:
+        """Return the keys whose word counts now: the owner's, and the authority's.
+
+        Args:
+            standing: To let somebody in, for which the owner's key itself has to be usable. To
+                withdraw it need not: an owner who paused all keys may end that.
+        """
         roots: dict[Issuer, PublicKey] = {}
         store, now = self._keys.store, self._keys.book.admissions
         if now.owner_x is not None:
             owner = store.credential_by_x(now.owner_x)
-            if owner is not None and owner.state is CredentialState.ACTIVE:
+            usable = (CredentialState.ACTIVE,) if standing else _IN_USE
+            if owner is not None and owner.state in usable:
                 roots[Issuer.OWNER] = PublicKey.parse(owner.public_key)
         authority = share_rows.authority_key(store.file)
         if authority is not None:

@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from dkey.conformance.vectors_spake import check_spake2plus
+from dkey.conformance.vectors_uwb import check_uwb
 from dkey.crypto.channel import open_once, seal_once
 from dkey.crypto.cmac import aes_cmac
 from dkey.crypto.kdf import hkdf, kdf_ctr, x963
@@ -116,10 +117,6 @@ def _kdf_ctr(case: Case, tally: Tally) -> None:
     )
 
 
-def _not_yet(_case: Case, tally: Tally) -> None:
-    tally.not_yet()
-
-
 TABLES: Final[tuple[tuple[frozenset[str], Callable[[Case, Tally], None]], ...]] = (
     (frozenset({"IKM", "salt", "info", "L", "OKM"}), _hkdf),
     (frozenset({"Z", "SharedInfo", "key_data", "key_bits"}), _x963),
@@ -127,10 +124,10 @@ TABLES: Final[tuple[tuple[frozenset[str], Callable[[Case, Tally], None]], ...]] 
     (frozenset({"prf", "KI", "FixedInputData", "KO"}), _kdf_ctr),
     (frozenset({"KEY", "MESSAGE", "OUTPUT", "aes"}), _aes_cmac),
     (frozenset({"w0", "w1", "shareP", "shareV", "confirmP"}), check_spake2plus),
-    (frozenset({"name", "inputs", "outputs"}), _not_yet),
+    (frozenset({"name", "inputs", "outputs"}), check_uwb),
 )
 """Which fields the entries of a table have, and how one is checked: HKDF, X9.63, ECDH,
-SP 800-108, AES-CMAC, SPAKE2+, and not yet UWB."""
+SP 800-108, AES-CMAC, SPAKE2+, UWB."""
 
 
 # --- Wycheproof -------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from dkey.lifecycle import commands, roles
 __all__ = ["from_plain", "to_plain"]
 
 T = TypeVar("T")
-CLAUSE: Final = "specs/lifecycle.md §7"
+CLAUSE: Final = "specs/storage.md §7"
 _NAMES: Final = {**vars(roles), **vars(commands)}
 _SCALARS: Final = (int, bytes, str, bool, NoneType)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "ABSENT_HOLD_S",
     "CARD_PAIRING_WINDOW_S",
     "CODE_MAX_TRIES",
     "CODE_RESENDS_PER_HOUR",
@@ -23,6 +24,7 @@ __all__ = [
     "INITIAL_CARDS",
     "INVITATION_TTL_H",
     "LOG_RETENTION_MONTHS",
+    "LOST_LOCK_S",
     "MAX_CARDS",
     "MAX_CHAIN",
     "MAX_DEVICES_PER_HOLDER",
@@ -45,6 +47,7 @@ __all__ = [
     "REMOTE_HOURS",
     "REMOTE_REPEAT_S",
     "SMARTKEY_LOCK_COOLDOWN_S",
+    "START_DWELL_S",
     "SUSPEND_NOTICE_DAYS",
     "TAP_DEBOUNCE_S",
     "TELEMATIC_IDLE_DAYS",
@@ -108,6 +111,14 @@ REMOTE_HOURS: Final[Mapping[str, int]] = MappingProxyType(
     }
 )
 """Hours after ignition-off in which cellular remote control is given, by plan (K289; S95, C7)."""
+
+# Proximity.
+START_DWELL_S: Final = 0.3
+"""A key must have been in the cabin for this long before it starts the engine (ours; S14)."""
+LOST_LOCK_S: Final = 15.0
+"""A key outside that is not measured for this long is gone (ours: holes reach 12 s)."""
+ABSENT_HOLD_S: Final = 60.0
+"""A key that was inside holds the walk-away lock for this long after its session ended (ours)."""
 
 # Pairing codes.
 CODE_MAX_TRIES: Final = 3

@@ -22,6 +22,8 @@ class Cap(Enum):
     """Messages are whole BLE messages in either direction."""
     NFC = "nfc"
     """The peer is in an NFC field (real or virtual); tapping and tearing away are possible."""
+    UCI = "uci"
+    """Messages are whole UCI packets of a UWB subsystem in either direction."""
 
 
 @runtime_checkable

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dkey.link.base import FrameTap, Initiator, Link, Responder
     from dkey.link.ble import Central
     from dkey.link.message_link import MessageTap
+    from dkey.link.uci_link import UciLink
 
 __all__ = [
     "KNOWN_LINKS",
@@ -23,6 +24,7 @@ __all__ = [
     "open_central",
     "open_initiator",
     "open_message_initiator",
+    "open_uci",
     "serve",
     "serve_messages",
 ]
@@ -52,8 +54,8 @@ KNOWN_LINKS: tuple[KnownLink, ...] = (
     KnownLink("msg-tcp:HOST:PORT", "whole BLE messages over TCP", usable=True),
     KnownLink("ble:ADDRESS", "vehicle in range of the Bluetooth adapter", usable=True),
     KnownLink("ble-sim:HOST:PORT", "vehicle on a simulated Bluetooth radio", usable=True),
-    KnownLink("uci:/dev/ttyACM0", "UWB radio on a serial port", usable=False),
-    KnownLink("uci-tcp:HOST:PORT", "UWB radio over TCP", usable=False),
+    KnownLink("uci:/dev/ttyACM0", "UWB radio on a serial port", usable=True),
+    KnownLink("uci-tcp:HOST:PORT", "UWB radio over TCP", usable=True),
     KnownLink("sim:", "everything simulated in this process", usable=False),
 )
 """Every form, those that this build cannot open yet included."""
@@ -61,6 +63,8 @@ KNOWN_LINKS: tuple[KnownLink, ...] = (
 _LATER = frozenset(known.form.partition(":")[0] for known in KNOWN_LINKS if not known.usable)
 _MESSAGES = frozenset({"msg-tcp", "ble", "ble-sim"})
 """Schemes whose links carry BLE messages and no APDUs."""
+_PACKETS = frozenset({"uci", "uci-tcp"})
+"""Schemes whose links carry UCI packets."""
 
 
 def open_initiator(text: str, *, tap: FrameTap | None = None) -> Initiator:
@@ -176,6 +180,25 @@ def open_central(
     raise _malformed(text, "ble:", "ble-sim:")
 
 
+async def open_uci(text: str) -> UciLink:
+    """Open the UWB subsystem that ``uci:PATH`` or ``uci-tcp:HOST:PORT`` names.
+
+    Raises:
+        LinkError: UNSUPPORTED for any other string; ABSENT, BUSY or DENIED as the transport says.
+    """
+    scheme, _, rest = text.partition(":")
+    if scheme == "uci-tcp":
+        from dkey.link.uci_tcp import open_uci_tcp  # noqa: PLC0415 - only this link needs it
+
+        host, port = _host_port(text, rest, lowest=1)
+        return await open_uci_tcp(host, port)
+    if scheme == "uci" and rest.startswith("/"):
+        from dkey.link.uci_serial import open_uci_serial  # noqa: PLC0415 - needs pyserial
+
+        return await open_uci_serial(rest)
+    raise _malformed(text, "uci:", "uci-tcp:")
+
+
 def _msg_tcp(text: str, *, lowest: int) -> tuple[str, int]:
     scheme, _, rest = text.partition(":")
     if scheme != "msg-tcp":
@@ -196,6 +219,12 @@ def _split(text: str) -> tuple[str, str]:
         raise LinkError(
             LinkReason.UNSUPPORTED,
             f"a reader of APDUs does not have {scheme}: links, which carry BLE messages",
+            hint="run `dkey links` to see what each form carries",
+        )
+    if colon and scheme in _PACKETS:
+        raise LinkError(
+            LinkReason.UNSUPPORTED,
+            f"a reader of APDUs does not have {scheme}: links, which carry UCI packets",
             hint="run `dkey links` to see what each form carries",
         )
     kinds = ("udp:", "tty:", "usb:")
@@ -222,7 +251,7 @@ def _port(text: str, digits: str, *, lowest: int) -> int:
 
 def _malformed(text: str, *schemes: str) -> LinkError:
     own = text.partition(":")[0]
-    wanted = schemes or ((f"{own}:",) if own in _MESSAGES else ("apdu-tcp:", "nfc:"))
+    wanted = schemes or ((f"{own}:",) if own in _MESSAGES | _PACKETS else ("apdu-tcp:", "nfc:"))
     forms = ", ".join(known.form for known in KNOWN_LINKS if known.form.startswith(wanted))
     return LinkError(
         LinkReason.UNSUPPORTED,

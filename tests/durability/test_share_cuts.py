@@ -9,8 +9,8 @@ import pytest
 from dkey.errors import StoreError
 from dkey.lifecycle.durable import DurableFile
 
+from .delivery_world import World, opened
 from .powercut import Outage
-from .share_world import World, opened
 
 CUTS = 80
 

@@ -281,13 +281,7 @@ class Resurrects(Draft):
             self.put(share)
 
 
-class ListStays(Draft):
-    def done(self):
-        self.unlisted()
-        return super().done()
-
-
-@pytest.mark.parametrize("broken", [FourPlaces, Resurrects, ListStays])
+@pytest.mark.parametrize("broken", [FourPlaces, Resurrects])
 def test_the_machine_catches_a_broken_ring(broken):
     machine = type("BrokenMachine", (RingMachine,), {"draft_type": broken})
     quiet = settings(

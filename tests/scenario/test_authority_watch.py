@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
+from pathlib import Path
+
 import pytest
+from authority_process import Process
 from authority_world import OWNER, World
 
 from dkey.authority.service import Authority
+from dkey.cli.vehicle_authority import authority_key, authority_port
 from dkey.errors import LinkError, LinkReason, RefusalCode
 from dkey.lifecycle.commands import (
     AUTHORITY,
@@ -18,9 +24,13 @@ from dkey.lifecycle.commands import (
     Side,
     Suspend,
 )
-from dkey.lifecycle.roles import CredentialState
+from dkey.lifecycle.roles import CredentialState, Permission, Role
+from dkey.testing import SeededEntropy
+from firmware_mock import authority_watch
 from firmware_mock.authority_watch import AuthorityWatch
+from firmware_mock.garage import create_vehicle
 from firmware_mock.owner_desk import OwnerDesk
+from firmware_mock.process import Settings, VehicleProcess
 from firmware_mock.stage import Phone
 from tests.scenario.sharing import Desk, carry, refusals, signer_of
 
@@ -175,3 +185,57 @@ async def test_a_list_that_is_refused_is_noted_once(scene, both):
     assert refusals(scene.vehicle, "LIST_REFUSED") == [RefusalCode.NOT_AUTHORISED]
     states = {each.state for each in scene.vehicle.store.credentials()}
     assert states == {CredentialState.ACTIVE}
+
+
+async def test_it_asks_again_ever_more_rarely_while_nobody_answers(scene, both, monkeypatch):
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 11:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(authority_watch.asyncio, "sleep", sleep)
+    both.road.away = True
+    with pytest.raises(asyncio.CancelledError):
+        await both.watch.run()
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+
+
+async def test_a_vehicle_process_is_in_step_with_an_authority_over_http(tmp_path):
+    with tempfile.TemporaryDirectory(prefix="dkv") as name, Process(tmp_path / "state") as process:
+        world, folder = process.world(), Path(name) / "car"
+        vehicle = create_vehicle(folder)
+        owner = Phone("owner", vehicle, SeededEntropy("owner"))
+        vehicle.enrol("owner", owner.public_key, Role.OWNER, Permission.ENTRY_AND_START)
+        vehicle.provide_authority(authority_key(process.ready["url"]))
+        group = vehicle.group_id
+        token = process.client.register_vehicle(
+            group,
+            vin="KNA12345678900001",
+            market="KR",
+            profile="DK2",
+            public_key=vehicle.public_key.point,
+        )
+        vehicle.close()
+        party = Party(account=world.person(OWNER))
+        world.do(group, Found(actor=OWNER, owner=party, key_x=owner.public_key.x, epoch=1))
+        world.do(group, Immobilise(actor=AUTHORITY, on=True))
+        file = tmp_path / "token"
+        file.write_text(token)
+        port = authority_port(process.ready["url"], file)
+        events, taken = [], asyncio.Event()
+
+        def emit(event):
+            events.append(event)
+            if event["event"] == "list_taken":
+                taken.set()
+
+        car = VehicleProcess(Settings(state=folder, ble="none", authority=port), emit=emit)
+        running = asyncio.create_task(car.run(signals=False))
+        async with asyncio.timeout(20):
+            await taken.wait()
+        assert car.vehicle.body.signals().immobilised is True
+        car.stop()
+        await running
+        port.close()

@@ -217,6 +217,28 @@ async def test_what_suspends_the_owner_suspends_all_and_gives_back_only_that(sce
     assert (await scene.handle(friend)).code is RefusalCode.KEY_SUSPENDED
 
 
+async def test_an_owner_who_paused_everything_can_end_that(scene, desk):
+    friend = await admitted(scene, desk)
+    await scene.handle(carry(scene.owner, owner_list=desk.list(1, all_suspended=True)))
+    assert (await scene.handle(friend)).code is RefusalCode.KEY_SUSPENDED
+    late = friend_of(scene, "late")
+    assert (await scene.handle(carry(late, desk.attest(late, 2)))).code is RefusalCode.KEY_UNKNOWN
+    carry(scene.owner, owner_list=desk.list(2), seen=receipt_of(scene.owner))
+    assert (await scene.handle(scene.owner)).action is not None
+    assert (await scene.handle(friend)).action is not None
+
+
+async def test_a_lost_owners_phone_lets_nobody_in(scene, desk):
+    lost = key_ref(scene.owner.public_key.x)
+    take = scene.vehicle.share_desk.take_list
+    take(desk.list(1, issuer=Issuer.AUTHORITY, suspended=(lost,)))
+    friend = friend_of(scene)
+    carry(friend, desk.attest(friend))
+    assert (await scene.handle(friend)).code is RefusalCode.KEY_UNKNOWN
+    take(desk.list(2, issuer=Issuer.AUTHORITY))
+    assert (await scene.handle(friend)).action is not None
+
+
 async def test_the_actual_users_friend_falls_with_the_actual_user_and_the_owner_stays(scene, desk):
     user, friend = friend_of(scene, "user"), friend_of(scene)
     mine = desk.user_attest(user)
@@ -295,3 +317,38 @@ async def test_power_off_keeps_every_admission_list_and_suspension(scene, desk):
         "share 1": CredentialState.REVOKED,
         "share 2": CredentialState.SUSPENDED,
     }
+
+
+# --- torn away ------------------------------------------------------------------------------------
+
+
+async def test_a_friend_torn_away_at_any_frame_has_a_whole_key_or_none(scene, desk):
+    friend = friend_of(scene)
+    carry(friend, desk.attest(friend))
+    let_in = []
+    for frames in range(3, 80):
+        outcome = await scene.handle(friend, tear_after_frames=frames)
+        inside = scene.vehicle.store.credential_by_x(friend.public_key.x) is not None
+        assert bool(slots(scene.vehicle.store.file)) is inside
+        assert scene.reopened().keys.book.state == scene.vehicle.keys.book.state
+        let_in.append(inside)
+        if outcome.code is None:
+            break
+        assert scene.body.locked is True
+    assert let_in == sorted(let_in)
+    assert {*let_in} == {True, False}
+    assert outcome.action is Action.UNLOCK
+
+
+async def test_a_carrier_torn_away_leaves_a_list_taken_whole_or_not_at_all(scene, desk):
+    friend = await admitted(scene, desk)
+    news = desk.list(1, revoked=(desk.share_id("friend"),))
+    carry(scene.owner, owner_list=news)
+    for frames in range(3, 80):
+        outcome = await scene.handle(scene.owner, tear_after_frames=frames)
+        taken = scene.vehicle.keys.book.receipt().owner_list == 1
+        assert (slots(scene.vehicle.store.file) == {}) is taken
+        if outcome.code is None:
+            break
+    assert outcome.code is None
+    assert (await scene.handle(friend)).code is RefusalCode.KEY_REVOKED

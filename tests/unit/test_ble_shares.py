@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dkey.access.ble_events import Ended, Established
+from dkey.access.ble_events import Ended, Established, StatusReported
 from dkey.access.exchange import Fault
 from dkey.access.mailbox import Mailbox, MailboxFault
 from dkey.codec.ble import RkeAction
@@ -142,3 +142,22 @@ async def test_all_suspended_by_the_authority_cuts_off_the_owner_too(car, side):
         car.vehicle.share_desk.take_list(side.list(1, issuer=Issuer.AUTHORITY, all_suspended=True))
         assert (await connection.ask(RkeAction.UNLOCK)).code == RefusalCode.KEY_SUSPENDED
     assert await is_refused(car.owner)
+
+
+async def test_a_friend_who_falls_while_connected_learns_no_more_of_the_doors(car, side):
+    friend = Phone("friend", car)
+    carry(friend, side.attest(friend))
+    async with friend.connected() as connection:
+        await connection.in_()
+        car.vehicle.body.unlock()
+        car.vehicle.changed()
+        await connection.wait_for(StatusReported)
+        car.vehicle.share_desk.take_list(
+            side.list(1, issuer=Issuer.AUTHORITY, revoked=(side.share_id("friend"),))
+        )
+        at = len(connection.events)
+        car.vehicle.body.lock()
+        car.vehicle.changed()
+        await connection.ask(RkeAction.UNLOCK)
+        told = [each for each in connection.events[at:] if isinstance(each, StatusReported)]
+        assert told == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib
 import io
 import json
@@ -31,17 +32,22 @@ from dkey.bench_reader.tap import tap
 from dkey.cli.vectors import cli
 from dkey.codec.ble import RkeAction, split_sdu
 from dkey.control.owner_window import OWNER_PAIRING_RULES
+from dkey.control.touch import Position
 from dkey.crypto.kdf import hkdf
 from dkey.crypto.secret import Secret
 from dkey.crypto.vault.software import SoftwareVault
 from dkey.errors import FileFormatError, RefusalCode
-from dkey.lifecycle.roles import CardProvenance
+from dkey.lifecycle.roles import CardProvenance, Permission, Role
 from dkey.link.loopback import loopback
 from dkey.testing import FakeClock, SeededEntropy
 from dkey.trace.jsonl import Layer, encode_header, encode_record, read_records
 from dkey.trace.pcapng import Event, parse_event, read_packets
 from firmware_mock.body import Body
 from firmware_mock.control import set_knobs, state_of
+from firmware_mock.garage import create_vehicle
+from firmware_mock.head_unit import VERBS, HeadUnit
+from firmware_mock.owner_desk import OwnerDesk
+from firmware_mock.stage import Phone
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = ROOT / "specs"
@@ -364,7 +370,7 @@ def documented_events(section: str) -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("section", "files"),
     [
-        ("12", ("firmware_mock/process.py", "firmware_mock/*_desk.py")),
+        ("12", ("firmware_mock/process.py", "firmware_mock/*_desk.py", "firmware_mock/*_watch.py")),
         ("14", ("dkey/agent/*.py", "dkey/cli/agent*.py")),
     ],
 )
@@ -395,6 +401,23 @@ def test_the_control_example_is_what_a_vehicle_answers() -> None:
     assert done == {"ok": True, "state": state_of(body)}
     assert RefusalCode(refused["code"])
     assert refused["error"] in {rule.text for rule in OWNER_PAIRING_RULES}
+
+
+def test_the_key_menu_example_has_the_fields_that_a_vehicle_answers(tmp_path) -> None:
+    asked, answered = (json.loads(line) for line in example("control-keys").splitlines())
+    vehicle = create_vehicle(tmp_path / "car", entropy=SeededEntropy(1))
+    owner = Phone("owner", vehicle, SeededEntropy(2))
+    vehicle.enrol("owner", owner.public_key, Role.OWNER, Permission.ENTRY_AND_START)
+    menu = HeadUnit(vehicle, OwnerDesk(vehicle))
+    outcome = asyncio.run(vehicle.tap(Position.CONSOLE_PAD, loopback(owner)))
+    shown = {"ok": True, **menu.keys()}
+    vehicle.close()
+    assert outcome.code is None
+    assert [*shown] == [*answered]
+    for key in answered["keys"]:
+        assert [*key] == [*shown["keys"][0]]
+    ((verb, _),) = asked["keys"].items()
+    assert verb in VERBS
 
 
 def test_the_agent_api_example_has_the_fields_that_the_agent_answers() -> None:
@@ -433,7 +456,7 @@ def test_the_key_example_has_the_fields_that_a_key_has() -> None:
 def test_every_example_is_checked_here() -> None:
     own = Path(__file__).read_text(encoding="utf-8")
     names = [name for name, _ in EXAMPLE.findall(text_of("formats.md"))]
-    assert len(names) == len(set(names)) == 18
+    assert len(names) == len(set(names)) == 19
     assert [
         n for n in names if f'example("{n}")' not in own and f'tmp_path, "{n}"' not in own
     ] == []

@@ -51,16 +51,35 @@ class Parked:
                 for position in Position
             ),
         )
-        self.vehicle = Vehicle(
-            store=CredentialStore.create(Path(self._folder.name) / "vehicle.db", identity),
-            vault=MemoryVault(**{READER_KEY: key}),
-            seal=Seal(Secret(self.entropy.random(32)), self.entropy),
+        self.path = Path(self._folder.name) / "vehicle.db"
+        self.wall_s = 1.7e9
+        self._key = key
+        self._secrets = Secret(self.entropy.random(32)), Secret(self.entropy.random(32))
+        CredentialStore.create(self.path, identity).close()
+        self.vehicle = self.opened()
+        self.owner = self.phone("owner", Role.OWNER)
+
+    def opened(self) -> Vehicle:
+        """Return the vehicle as its store says it is."""
+        seal, ledger = self._secrets
+        store = CredentialStore.open(self.path)
+        store.open_ledger(ledger, self.entropy)
+        return Vehicle(
+            store=store,
+            vault=MemoryVault(**{READER_KEY: self._key}),
+            seal=Seal(seal, self.entropy),
             body=Body(ignition_on=True),
             entropy=self.entropy,
             clock=self.clock,
-            wall_clock=self.clock,
+            wall_clock=lambda: self.clock() + self.wall_s,
         )
-        self.owner = self.phone("owner", Role.OWNER)
+
+    def power_cycle(self) -> None:
+        """Cut the power and give it back: the monotonic clock begins anew."""
+        self.vehicle.close()
+        self.wall_s += self.clock.now_s - 5.0
+        self.clock.now_s = 5.0
+        self.vehicle = self.opened()
 
     def __enter__(self) -> Self:
         return self

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from dkey.access.delivery import BODY_AT, RECEIPT_AT
 from dkey.control.touch import Position
+from dkey.lifecycle.parcel import KeyParcel
 from dkey.lifecycle.roles import Permission, Role
 from dkey.lifecycle.slots import slots
 from dkey.testing import FakeClock, SeededEntropy
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from dkey.lifecycle.parcel import KeyParcel
     from firmware_mock.vehicle import Vehicle
 
 AT_S = 1_700_000_000.0
@@ -37,9 +38,6 @@ def opened(folder: Path, connect: Callable[[Path], Any] | None = None) -> Vehicl
 
 def parcel_of(phone: Phone) -> KeyParcel:
     """Return what lies in a phone's mailbox."""
-    from dkey.access.delivery import BODY_AT, RECEIPT_AT  # noqa: PLC0415 - only tests of parcels
-    from dkey.lifecycle.parcel import KeyParcel  # noqa: PLC0415
-
     data = phone.credential.mailbox.data
     return KeyParcel.parse(data[:RECEIPT_AT] + data[BODY_AT:])
 
