@@ -228,12 +228,13 @@ class KeyBook:
                 )
             public = self._store.vault.public(known.key)
             epoch = known.vehicle.owner_epoch
-            ring = Ring(vehicle=vehicle, flags=flags or Flags(), epoch=epoch)
+            ring = Ring(vehicle=vehicle, flags=flags or Flags())
             change.begin(ring, name, root=public.point)
             found = Found(
                 actor=AUTHORITY if corporate else name,
                 owner=Party(account=name, kind=kind),
                 key_x=public.x,
+                epoch=epoch,
             )
             change.command(vehicle, found, tell=False)
 

@@ -15,7 +15,9 @@ from key_processes import DIGITS, Phone, World, ended, line_with, serving
 from dkey.agent.store import AgentStore
 from dkey.authority.accounts import ENROLMENT, Purpose
 from dkey.crypto.entropy import SystemEntropy
+from dkey.lifecycle.claims import Issuer
 from dkey.lifecycle.commands import AUTHORITY, Activate, Found, Party, PartyKind
+from dkey.lifecycle.withdrawal import read_withdrawal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -231,6 +233,13 @@ def test_a_friend_with_the_same_authority_tells_it_of_the_key(world, owner, offi
     assert owner.key("list").state(friend.account) == "NOT_SYNCED"
 
 
+def test_the_authority_s_list_is_carried_in_the_vehicle_s_owner_epoch(world, owner, office):
+    owner.key("list", *office.person(owner))
+    assert owner.key("show", owner.account, "--list", owner.file("list")).code == 0
+    said = read_withdrawal(owner.file("list").read_bytes())
+    assert (said.issuer, said.epoch) == (Issuer.AUTHORITY, 1)
+
+
 def test_an_actual_user_is_held_by_the_owner_s_veto(world, owner, office):
     """Acceptance 6."""
     office.person(owner)
@@ -261,7 +270,9 @@ def _corporate(world: World, owner: Phone, office: Office) -> None:
     with AgentStore.open(owner.store, entropy=SystemEntropy()) as store:
         key_x = store.vault.public(store.vehicles()[0].key).x
     party = Party(account=owner.account, kind=PartyKind.CORPORATE)
-    office.process.client.execute(office.vehicle, Found(actor=AUTHORITY, owner=party, key_x=key_x))
+    office.process.client.execute(
+        office.vehicle, Found(actor=AUTHORITY, owner=party, key_x=key_x, epoch=1)
+    )
 
 
 def _activate(share_id: str):

@@ -456,7 +456,7 @@ def test_the_key_example_has_the_fields_that_a_key_has() -> None:
 def test_every_example_is_checked_here() -> None:
     own = Path(__file__).read_text(encoding="utf-8")
     names = [name for name, _ in EXAMPLE.findall(text_of("formats.md"))]
-    assert len(names) == len(set(names)) == 18
+    assert len(names) == len(set(names)) == 19
     assert [
         n for n in names if f'example("{n}")' not in own and f'tmp_path, "{n}"' not in own
     ] == []
