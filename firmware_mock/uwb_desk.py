@@ -25,6 +25,7 @@ from dkey.ranging.gate import Trust, TrustLevel
 from dkey.ranging.particles import ParticleFilter
 from dkey.ranging.range_model import RangeModel
 from dkey.ranging.session_events import (
+    USE_TOUCH,
     Began,
     Ceased,
     Measured,
@@ -245,9 +246,10 @@ class UwbDesk:
                     phone.peer.no_secret(event.text)
                 case Violated() if phone is not None:
                     phone.peer.violated(event.error)
-                case Began() | Ceased():
-                    name = "ranging" if isinstance(event, Began) else "ranging_ended"
-                    self.report(name, credential=_name(phone))
+                case Began():
+                    self.report("ranging", credential=_name(phone))
+                case Ceased():
+                    self.report("ranging_ended", credential=_name(phone), text=event.text)
                 case Trouble():
                     text = f"{event.kind.value}: {event.text}"
                     self.report("uwb_trouble", credential=_name(phone), text=text, hint=event.hint)
@@ -334,7 +336,12 @@ class UwbDesk:
                 text=verdict.text,
             )
         except DkeyError as exc:
-            self.report("uwb_trouble", credential=None, text=f"nothing was done: {exc}")
+            self.report(
+                "uwb_trouble",
+                credential=None,
+                text=f"nothing was done: {exc}",
+                hint=exc.hint or USE_TOUCH,
+            )
             return
         grant = None if verdict.credential_id is None else self.vehicle.grant(verdict.credential_id)
         name = None if grant is None else grant.name

@@ -154,7 +154,7 @@ async def test_uwb_that_is_lost_at_the_door_unlocks_nothing_and_says_use_touch()
         owner.uwb_link.subsystem.reset()
         await owner.walk(DOOR_M, stay_s=5.0)
         assert car.body.locked is True
-        hints = [each["try"] for each in owner.told("ranging_trouble")]
+        hints = [each["hint"] for each in owner.told("ranging_trouble")]
         assert any("handle" in each for each in hints)
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from uwb_world import CONFIGURATION, PARAMETERS, World, changed
 
 from dkey.crypto.secret import Secret
 from dkey.ranging.hopping import MacMode
@@ -14,6 +13,7 @@ from firmware_mock.uwb_attacks import Advance, Jamming, Relay, Replay
 from firmware_mock.uwb_channel import OK, RX_TIMEOUT, STS_FAILED, Car, Channel
 from firmware_mock.uwb_paths import PATHS, walks
 from firmware_mock.uwb_session import ResponderSession
+from uwb_world import CONFIGURATION, PARAMETERS, World, changed
 
 LATE = replace(PARAMETERS, ursk=Secret(bytes(range(1, 33))))
 MAC_DECODE = 0x25
