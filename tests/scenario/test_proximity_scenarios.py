@@ -8,12 +8,15 @@ import pytest
 
 from attacks.cases.ranged_scene import DOOR_M, FAR_M, SEAT_M, jumped, scene
 from dkey.codec.ble import RkeAction, StatusSource
+from dkey.codec.uci_params import AppConfig, parameter
 from dkey.codec.uci_status import SessionState
 from dkey.control.proximity import ProximityMode
 from dkey.control.rules import Action
 from dkey.errors import RefusalCode
 from dkey.lifecycle.features import DK2_TOUCH
 from dkey.lifecycle.roles import CredentialState, Permission, Role
+from dkey.ranging import chip_session
+from dkey.ranging.gate import TrustLevel
 from dkey.ranging.layout import Zone
 from dkey.ranging.setup_steps import SetupState
 from firmware_mock.uwb_channel import Channel
@@ -140,6 +143,44 @@ async def test_a_phone_without_uwb_has_bluetooth_and_no_proximity():
         assert car.body.locked is True
         assert owner.session is not None
         assert (await owner.session.request(RkeAction.UNLOCK, answer_s=5)).code is None
+
+
+MISMATCHES = {
+    AppConfig.URSK: bytes(32),
+    AppConfig.STS_INDEX: 12345,
+    AppConfig.PULSESHAPE_COMBO: 0x11,
+    AppConfig.UWB_CONFIG_ID: 1,
+    AppConfig.PROTOCOL_VERSION: b"\x02\x00",
+    AppConfig.NUMBER_OF_CONTROLEES: 5,
+    AppConfig.SLOTS_PER_RR: 16,
+    AppConfig.SLOT_DURATION: 1600,
+    AppConfig.RANGING_INTERVAL: 192,
+    AppConfig.HOP_MODE_KEY: 1,
+    AppConfig.CHANNEL_NUMBER: 5,
+    AppConfig.PREAMBLE_CODE_INDEX: 20,
+}
+
+
+@pytest.mark.parametrize("which", MISMATCHES, ids=lambda which: which.name)
+@story
+async def test_anchors_that_were_told_anything_else_than_the_phone_never_unlock(which, monkeypatch):
+    right = chip_session.session_parameters
+
+    def bent(plan, ursk, *, initiator, **how):
+        told = right(plan, ursk, initiator=initiator, **how)
+        wrong = parameter(which, MISMATCHES[which])
+        return told if initiator else tuple(wrong if each.id == which else each for each in told)
+
+    monkeypatch.setattr(chip_session, "session_parameters", bent)
+    async with scene() as car:
+        owner = await car.phone().connect()
+        await owner.walk(DOOR_M, stay_s=4.0)
+        assert car.body.locked is True
+        assert all(
+            tracked.tracker.trust(car.clock()).level is not TrustLevel.TRUSTED
+            for tracked in car.uwb._phones.values()
+        )
+        assert owner.told("ranging_trouble") or car.told("uwb_trouble")
 
 
 # --- when UWB fails -------------------------------------------------------------------------------
