@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "vehicle": ("dkey.cli.vehicle", "Create and run the mock vehicle."),
     "relay": ("dkey.cli.relay", "Run a mailbox server for key invitations."),
     "uwb": ("dkey.cli.uwb", "Serve a virtual UWB subsystem."),
+    "authority": ("dkey.cli.authority", "Run the back-end that holds accounts and shares."),
     "trace": ("dkey.cli.trace", "Show, convert and redact captures."),
     "vectors": ("dkey.cli.vectors", "Check known-answer files."),
 }

@@ -21,6 +21,7 @@ __all__ = [
     "Accept",
     "Activate",
     "AddCard",
+    "Approve",
     "Booking",
     "ChangeOwner",
     "Cleared",
@@ -153,10 +154,15 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found(Command):
-    """The first owner pairs; the actor is the owner's account, or AUTHORITY for a corporation."""
+    """The first owner pairs; the actor is the owner's account, or AUTHORITY for a corporation.
+
+    Attributes:
+        epoch: Owner epoch that the vehicle stated at pairing; None where it was not asked.
+    """
 
     owner: Party
     key_x: bytes | None = None
+    epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +231,13 @@ class Accept(Command):
 
     share_id: bytes
     key_x: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approve(Command):
+    """The owner agrees to a provider's key that a sharee ordered, where that is needed (C21)."""
+
+    share_id: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

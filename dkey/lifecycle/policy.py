@@ -18,17 +18,20 @@ __all__ = [
     "CODE_MAX_TRIES",
     "CODE_RESENDS_PER_HOUR",
     "CODE_TIMEOUT_MIN",
+    "DAY_S",
     "HORN_AUTO_OFF_S",
     "INITIAL_CARDS",
     "INVITATION_TTL_H",
     "LOG_RETENTION_MONTHS",
     "LOST_LOCK_S",
     "MAX_CARDS",
+    "MAX_CHAIN",
     "MAX_DEVICES_PER_HOLDER",
     "MAX_FAST_CANDIDATES",
     "MAX_HOLDERS",
     "MAX_SHARES",
     "MOBIKEY_SLEEP_H",
+    "MONTH_DAYS",
     "PAD_GRACE_S",
     "PAUSE_DAYS",
     "PAUSE_EXT_DAYS",
@@ -49,13 +52,24 @@ __all__ = [
     "TELEMATIC_IDLE_DAYS",
     "TERMINATE_NOTICE_DAYS",
     "TRANSFER_NOTICE_MONTHS",
+    "YEAR_DAYS",
 ]
+
+# Units of the rules below.
+DAY_S: Final = 86_400
+"""A day, in seconds."""
+MONTH_DAYS: Final = 30.5
+"""A month: six of them are the 183 days of S145 (ours)."""
+YEAR_DAYS: Final = 365
+"""The year in which pause requests count, from the first (ours; S83, C13)."""
 
 # Holders and shares.
 MAX_SHARES: Final = 3
 """Concurrent sharees of one vehicle, over all sharers (K716; S10, C1)."""
 MAX_HOLDERS: Final = 1 + MAX_SHARES
 """Holders whose devices may be tried: the owner and the sharees (security 5, case 34)."""
+MAX_CHAIN: Final = 2
+"""Attestations in a row: the actual user's, then an associate's, who shares no further (C17)."""
 MAX_DEVICES_PER_HOLDER: Final = 4
 """Devices of one holder that may be tried in a fast transaction (ours)."""
 

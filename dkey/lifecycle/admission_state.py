@@ -1,0 +1,57 @@
+"""What a vehicle remembers: keys it let in, lists it took, and its verdict on a key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dkey.errors import RefusalCode  # noqa: TC001 - read by from_plain
+from dkey.lifecycle.claims import Issuer, KeyClaims  # noqa: TC001 - read by from_plain
+from dkey.lifecycle.roles import Permission, Role  # noqa: TC001 - read by from_plain
+
+__all__ = ["Admitted", "Taken", "Verdict"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A key that the vehicle let in.
+
+    Attributes:
+        claims: What its attestation says.
+        x: x-coordinate of the key.
+        parent: Share id of the actual user that signed it; empty for none.
+        until_s: Last second of validity of its whole chain.
+    """
+
+    claims: KeyClaims
+    x: bytes
+    parent: bytes
+    until_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """The latest withdrawal list of one issuer."""
+
+    issuer: Issuer
+    number: int
+    revoked: frozenset[bytes]
+    suspended: frozenset[bytes]
+    all_suspended: bool
+    immobilised: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether a key is good, and for what.
+
+    Attributes:
+        refusal: Why it is not; None when it is.
+        item: Share id or key reference.
+        may_start: It may start too: permission, no immobilisation, and no fast transaction.
+    """
+
+    refusal: RefusalCode | None
+    item: bytes | None = None
+    role: Role | None = None
+    permission: Permission | None = None
+    may_start: bool = False

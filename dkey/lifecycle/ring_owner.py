@@ -1,0 +1,286 @@
+"""Owners and their cards: linking, change, the end, what clears a vehicle (A7, A15, C28, C32)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dkey.errors import PolicyRefusal, RefusalCode
+from dkey.lifecycle.commands import AUTHORITY, EndReason, PartyKind, Side
+from dkey.lifecycle.policy import (
+    DAY_S,
+    INITIAL_CARDS,
+    MONTH_DAYS,
+    TERMINATE_NOTICE_DAYS,
+    TRANSFER_NOTICE_MONTHS,
+)
+from dkey.lifecycle.ring_effects import (
+    CardAdded,
+    Erased,
+    HalfRemoved,
+    KeyEnded,
+    Linked,
+    NoticeDue,
+    NoticeKind,
+)
+from dkey.lifecycle.ring_rules import Who, authorise
+from dkey.lifecycle.ring_shares import take_key
+from dkey.lifecycle.ring_state import CardKey, Due, DueKind, Ended, HoldKind, PauseStage
+from dkey.lifecycle.roles import CardProvenance, Role
+
+if TYPE_CHECKING:
+    from dkey.lifecycle.commands import (
+        AddCard,
+        ChangeOwner,
+        Cleared,
+        EndOwner,
+        FactoryReset,
+        Found,
+        Party,
+        Transfer,
+        Unpair,
+    )
+    from dkey.lifecycle.ring_draft import Draft
+
+__all__ = [
+    "add_card",
+    "change_owner",
+    "cleared",
+    "end_owner",
+    "end_owner_now",
+    "factory_reset",
+    "found",
+    "transfer",
+    "unpair",
+]
+
+
+def found(draft: Draft, command: Found) -> None:
+    """Link the first owner, or the next one after the vehicle was cleared (S38, S62, S125)."""
+    party = command.owner
+    corporate = party.kind is PartyKind.CORPORATE
+    if command.actor != (AUTHORITY if corporate else party.account):
+        raise PolicyRefusal(
+            RefusalCode.NOT_AUTHORISED,
+            "a person links the vehicle in person, a corporation by the authority",
+        )
+    waiting = draft.removal is not None and Side.VEHICLE not in draft.removal
+    if draft.owner is not None or waiting:
+        raise PolicyRefusal(
+            RefusalCode.ALREADY_LINKED,
+            "the vehicle is linked to an account",
+            hint="factory-reset it in the vehicle first",
+        )
+    if command.epoch is not None and command.epoch < draft.epoch:
+        raise PolicyRefusal(RefusalCode.REPLAY, "that epoch of the vehicle is over")
+    _erase(draft)
+    if command.epoch is not None and command.epoch > draft.epoch:
+        # Resets that were never reported: what the vehicle said at pairing counts.
+        draft.withdrawn = ()
+        _next_epoch(draft)
+        draft.epoch = command.epoch
+    draft.removal = None
+    draft.owner, draft.owner_key_x = party, command.key_x
+    draft.effects.append(Linked(owner=party, epoch=draft.epoch))
+
+
+def change_owner(draft: Draft, command: ChangeOwner) -> None:
+    """Hand over to another account or key, in a new epoch; shares survive by flag (S127, S70)."""
+    authorise(draft, command)
+    party = command.owner
+    if draft.owner is None:
+        raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "the vehicle has no owner to change")
+    if party.account in draft.closed:
+        raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "that account was closed")
+    survive = draft.flags.friends_survive_owner_change
+    former = draft.owner
+    same = party.account == former.account
+    heir = draft.share_of(party.account)
+    if heir is not None:
+        draft.end(heir, Ended.REPLACED)
+    if command.key_x is not None:
+        take_key(draft, command.key_x)
+    _end_owner_key(draft, Ended.REPLACED)
+    for share in draft.live:
+        gone = not survive or (
+            share.role is Role.ACTUAL_USER and party.kind is not PartyKind.CORPORATE
+        )
+        if gone:
+            draft.end(draft.invited(share.share_id), Ended.REVOKED)
+    if not same:
+        for card in draft.cards:
+            draft.end_card(card, Ended.REVOKED)
+        former_holds = frozenset(h for h in draft.account_holds if h.on == former.account)
+        draft.account_holds -= former_holds
+        draft.lift(lambda held: held in former_holds)
+        draft.due = tuple(each for each in draft.due if each.account != former.account)
+        draft.vetoes, draft.veto_all, draft.may_pause = frozenset(), False, False
+    lost = draft.owner_item.hex() if draft.owner_item is not None else ""
+    draft.lift(lambda held: held.kind is HoldKind.LOST and held.on == lost)
+    draft.owner, draft.owner_key_x = party, command.key_x
+    # What survives is confirmed anew by the vehicle, under an attestation of the new epoch.
+    draft.shares = [replace(each, confirmed=False) for each in draft.shares]
+    _next_epoch(draft)
+    draft.effects.append(Linked(owner=party, epoch=draft.epoch))
+
+
+def _next_epoch(draft: Draft) -> None:
+    """Begin an owner epoch: what ended before has no place in its list, unless friends survive."""
+    draft.epoch += 1
+    if not draft.flags.friends_survive_owner_change:
+        draft.withdrawn = ()
+    draft.list_number = 0
+    if (
+        any((draft.owner_holds, draft.withdrawn, draft.immobilised, draft.pause))
+        or any(each.holds for each in draft.live)
+        or any(each.holds for each in draft.cards)
+    ):
+        draft.listed()
+    else:
+        draft.unlisted()
+
+
+def _end_owner_key(draft: Draft, reason: Ended) -> None:
+    item = draft.owner_item
+    if item is not None:
+        draft.withdraw(item, 0)
+        draft.effects.append(
+            KeyEnded(item=item, account=draft.owner_account, role=Role.OWNER, reason=reason)
+        )
+
+
+def _everything_falls(draft: Draft) -> None:
+    """End every key and card, and forget the owner (S51, S53, S54, S55)."""
+    draft.end_everything()
+    _end_owner_key(draft, Ended.REVOKED)
+    _erase(draft)
+
+
+def _erase(draft: Draft) -> None:
+    """Forget every name; only what must stay refused is remembered, by number."""
+    draft.owner, draft.owner_key_x = None, None
+    draft.owner_holds = draft.account_holds = frozenset()
+    draft.may_pause = draft.veto_all = False
+    draft.shares, draft.cards = [], []
+    draft.vetoes = draft.closed = frozenset()
+    draft.pause, draft.pauses_from_s, draft.pauses_used = None, 0, 0
+    draft.due = ()
+
+
+def _remove(draft: Draft, *sides: Side) -> None:
+    draft.removal = frozenset(sides) | (draft.removal or frozenset())
+    if draft.removal == frozenset(Side):
+        draft.removal = None
+        draft.effects.append(Erased())
+        return
+    for side in Side:
+        if draft.removal and side not in draft.removal:
+            draft.effects.append(HalfRemoved(missing=side))
+
+
+def end_owner(draft: Draft, command: EndOwner) -> None:
+    """End the owner's contract: at once, or 14 days after the company's notice (S52, S58, S59)."""
+    who = authorise(draft, command)
+    _check_linked(draft.owner)
+    terminable = draft.pause is not None and draft.pause.stage is PauseStage.TERMINABLE
+    if who is Who.OWNER or command.reason is not EndReason.TERMINATED or terminable:
+        end_owner_now(draft)
+        return
+    if any(each.kind is DueKind.END_OWNER for each in draft.due):
+        return
+    at_s = draft.now_s + TERMINATE_NOTICE_DAYS * DAY_S
+    account = draft.owner_account
+    coming = Due(kind=DueKind.END_OWNER, at_s=at_s, account=account, reason=command.reason)
+    draft.due = (*draft.due, coming)
+    draft.effects.append(NoticeDue(to=account, kind=NoticeKind.TERMINATION, due_s=at_s))
+
+
+def end_owner_now(draft: Draft) -> None:
+    """End the owner's contract; the vehicle itself still has to be cleared (S61)."""
+    _everything_falls(draft)
+    _remove(draft, Side.ACCOUNT)
+
+
+def unpair(draft: Draft, command: Unpair) -> None:
+    """Take the vehicle out of the account; the vehicle itself still has to be cleared (S61)."""
+    authorise(draft, command)
+    _check_linked(draft.owner)
+    end_owner_now(draft)
+
+
+def transfer(draft: Draft, command: Transfer) -> None:
+    """End everything for the next owner; both sides report when they are clear (S55, S56)."""
+    who = authorise(draft, command)
+    _check_linked(draft.owner)
+    account = draft.owner_account
+    _everything_falls(draft)
+    draft.removal = frozenset()
+    if who is not Who.OWNER:
+        due_s = draft.now_s + int(TRANSFER_NOTICE_MONTHS * MONTH_DAYS * DAY_S)
+        draft.effects.append(NoticeDue(to=account, kind=NoticeKind.TRANSFERRED, due_s=due_s))
+
+
+def _check_linked(owner: Party | None) -> None:
+    if owner is None:
+        raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "the vehicle has no owner")
+
+
+def cleared(draft: Draft, command: Cleared) -> None:
+    """Take the report that one side is clear; each alone is half removed (S61)."""
+    who = authorise(draft, command)
+    if who is Who.VEHICLE and command.side is not Side.VEHICLE:
+        raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "the vehicle clears its own side only")
+    if command.side is Side.VEHICLE:
+        known = draft.removal is not None and Side.VEHICLE in draft.removal
+        if draft.owner is not None or not known:
+            _clear_vehicle(draft)
+    elif draft.owner is not None:
+        end_owner_now(draft)
+    elif draft.removal is not None:
+        _remove(draft, Side.ACCOUNT)
+
+
+def factory_reset(draft: Draft, command: FactoryReset) -> None:
+    """Take note that somebody in the vehicle erased everything there (S62, S122, C28)."""
+    authorise(draft, command)
+    _clear_vehicle(draft)
+
+
+def _clear_vehicle(draft: Draft) -> None:
+    if draft.owner is not None:
+        _everything_falls(draft)
+        draft.removal = frozenset()
+    draft.withdrawn = ()
+    _next_epoch(draft)
+    if draft.removal is not None:
+        _remove(draft, Side.VEHICLE)
+
+
+def add_card(draft: Draft, command: AddCard) -> None:
+    """Add a card of the owner, at a free place or at that of a damaged one (S25, S34, C32)."""
+    authorise(draft, command)
+    if command.card in draft.spent:
+        raise PolicyRefusal(RefusalCode.REPLAY, "this card was paired here before")
+    former = None
+    if command.replaces is not None:
+        former = next((c for c in draft.cards if c.card == command.replaces), None)
+        if former is None:
+            raise PolicyRefusal(RefusalCode.KEY_UNKNOWN, "there is no such card to replace")
+        if former.ended is not None:
+            raise PolicyRefusal(RefusalCode.KEY_REVOKED, "the card to replace was ended already")
+    initial = command.provenance is CardProvenance.INITIAL
+    if initial and draft.initial_cards >= INITIAL_CARDS:
+        raise PolicyRefusal(RefusalCode.CARD_LIMIT, "the initial card was given already")
+    places = sum(1 for each in draft.cards if each.ended is None and each is not former)
+    if places >= draft.flags.max_cards:
+        raise PolicyRefusal(
+            RefusalCode.CARD_LIMIT,
+            f"{draft.flags.max_cards} cards are paired",
+            hint="revoke or replace one of them",
+        )
+    if former is not None:
+        draft.end_card(former, Ended.REPLACED)
+    draft.initial_cards += initial
+    draft.spent |= {command.card}
+    draft.cards.append(CardKey(card=command.card, provenance=command.provenance))
+    draft.effects.append(CardAdded(card=command.card))
