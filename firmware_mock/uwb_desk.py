@@ -63,6 +63,8 @@ _KINDS: Final = {
     Action.UNLOCK: "PROXIMITY_UNLOCK",
     Action.START: "PROXIMITY_START",
 }
+_CONSENT: Final = {True: "LOCATION_CONSENT_GIVEN", False: "LOCATION_CONSENT_WITHDRAWN"}
+"""How the event log says it."""
 _LOCATED: Final = Trust(level=TrustLevel.DOUBTFUL)
 
 
@@ -106,6 +108,24 @@ class _Consent:
     everybody: bool = True
     withheld: set[str] = field(default_factory=set)
 
+    @classmethod
+    def remembered(cls, vehicle: Vehicle) -> _Consent:
+        """Return what was said last, from the event log: a restart consents to nothing."""
+        made = cls()
+        for event in vehicle.store.events():
+            if event.kind in _CONSENT.values():
+                made.give(on=event.kind == _CONSENT[True], credential_id=event.credential_id)
+        return made
+
+    def give(self, *, on: bool, credential_id: str | None) -> None:
+        """Let one holder, or all, consent or not."""
+        if credential_id is None:
+            self.everybody = on
+        elif on:
+            self.withheld.discard(credential_id)
+        else:
+            self.withheld.add(credential_id)
+
     def of(self, credential_id: str) -> bool:
         return self.everybody and credential_id not in self.withheld
 
@@ -139,7 +159,7 @@ class UwbDesk:
         self.layout = layout
         self.acting = False
         self.report = report
-        self.consent = _Consent()
+        self.consent = _Consent.remembered(vehicle)
         supported = Feature.PROXIMITY_LOCK in vehicle.features.features
         wanted = settings or ProximitySettings()
         self.proximity = Proximity(
@@ -206,9 +226,11 @@ class UwbDesk:
         if established.ursk is None or not self.supported or peer.grant is None:
             return
         session_id = established.session_id
-        if session_id not in self._phones:
-            tracker = DeviceTracker(self.layout, session_id, self._estimator())
-            self._phones[session_id] = _Ranged(peer, tracker)
+        if session_id in self._phones:  # one in four thousand million: not worth more
+            peer.no_secret("another phone's session has the same name")
+            return
+        tracker = DeviceTracker(self.layout, session_id, self._estimator())
+        self._phones[session_id] = _Ranged(peer, tracker)
         self._take(self.end.open(session_id, established.ursk, self.vehicle.clock()))
         self._wake()
 
@@ -367,13 +389,13 @@ class UwbDesk:
     # --- the holder ---------------------------------------------------------------------------
 
     def set_consent(self, *, on: bool, credential_id: str | None = None) -> None:
-        """Let one holder, or all, consent to being located or not; what is known is forgotten."""
-        if credential_id is None:
-            self.consent.everybody = on
-        elif on:
-            self.consent.withheld.discard(credential_id)
-        else:
-            self.consent.withheld.add(credential_id)
+        """Let one holder, or all, consent to being located or not; what is known is forgotten.
+
+        Raises:
+            StoreError: It could not be kept; nothing changed.
+        """
+        self.vehicle.keys.note(_CONSENT[on], credential_id=credential_id)
+        self.consent.give(on=on, credential_id=credential_id)
         for session_id, phone in self._phones.items():
             grant = phone.peer.grant
             if grant is not None and not self.consent.of(grant.credential_id):

@@ -6,7 +6,7 @@ import functools
 
 import pytest
 
-from attacks.cases.ranged_scene import DOOR_M, FAR_M, SEAT_M, jumped, scene
+from attacks.cases.ranged_scene import DOOR_M, FAR_M, LAYOUT, SEAT_M, jumped, scene
 from dkey.codec.ble import RkeAction, StatusSource
 from dkey.codec.uci_params import AppConfig, parameter
 from dkey.codec.uci_status import SessionState
@@ -20,6 +20,7 @@ from dkey.ranging.gate import TrustLevel
 from dkey.ranging.layout import Zone
 from dkey.ranging.setup_steps import SetupState
 from firmware_mock.uwb_channel import Channel
+from firmware_mock.uwb_desk import UwbDesk
 
 
 def story(test):
@@ -120,6 +121,18 @@ async def test_without_consent_nothing_is_located_and_touch_remains():
         car.uwb.set_consent(on=True)
         await owner.walk(FAR_M, DOOR_M)
         assert car.body.locked is False
+
+
+@story
+async def test_a_withdrawn_consent_outlasts_a_restart():
+    async with scene() as car:
+        owner = car.phone()
+        car.uwb.set_consent(on=False)
+        car.uwb.set_consent(on=False, credential_id=owner.credential_id)
+        car.uwb.set_consent(on=True)
+        again = UwbDesk(car.vehicle, LAYOUT, report=lambda _event, **_fields: None)
+        assert not again.consent.of(owner.credential_id)
+        assert again.consent.of("somebody else")
 
 
 @story

@@ -256,6 +256,14 @@ def test_ranges_of_a_subsystem_that_lies_about_its_state_are_not_believed():
     assert TroubleKind.SUBSYSTEM in world.troubles()
 
 
+def test_a_subsystem_that_babbles_is_complained_of_once_in_a_while():
+    world, _ = ranging()
+    for _ in range(500):
+        world.take(world.end.receive(b"\xff\xff\xff", world.now_s))
+    complaints = [each for each in world.events if isinstance(each, Trouble)]
+    assert [each.kind for each in complaints] == [TroubleKind.SUBSYSTEM]
+
+
 def test_a_link_to_the_subsystem_that_is_lost_leaves_touch():
     world, phone = ranging()
     world.take(world.end.close())
