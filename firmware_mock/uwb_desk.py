@@ -25,6 +25,7 @@ from dkey.ranging.gate import Trust, TrustLevel
 from dkey.ranging.particles import ParticleFilter
 from dkey.ranging.range_model import RangeModel
 from dkey.ranging.session_events import (
+    USE_TOUCH,
     Began,
     Ceased,
     Measured,
@@ -62,6 +63,8 @@ _KINDS: Final = {
     Action.UNLOCK: "PROXIMITY_UNLOCK",
     Action.START: "PROXIMITY_START",
 }
+_CONSENT: Final = {True: "LOCATION_CONSENT_GIVEN", False: "LOCATION_CONSENT_WITHDRAWN"}
+"""How the event log says it."""
 _LOCATED: Final = Trust(level=TrustLevel.DOUBTFUL)
 
 
@@ -105,6 +108,24 @@ class _Consent:
     everybody: bool = True
     withheld: set[str] = field(default_factory=set)
 
+    @classmethod
+    def remembered(cls, vehicle: Vehicle) -> _Consent:
+        """Return what was said last, from the event log: a restart consents to nothing."""
+        made = cls()
+        for event in vehicle.store.events():
+            if event.kind in _CONSENT.values():
+                made.give(on=event.kind == _CONSENT[True], credential_id=event.credential_id)
+        return made
+
+    def give(self, *, on: bool, credential_id: str | None) -> None:
+        """Let one holder, or all, consent or not."""
+        if credential_id is None:
+            self.everybody = on
+        elif on:
+            self.withheld.discard(credential_id)
+        else:
+            self.withheld.add(credential_id)
+
     def of(self, credential_id: str) -> bool:
         return self.everybody and credential_id not in self.withheld
 
@@ -138,7 +159,7 @@ class UwbDesk:
         self.layout = layout
         self.acting = False
         self.report = report
-        self.consent = _Consent()
+        self.consent = _Consent.remembered(vehicle)
         supported = Feature.PROXIMITY_LOCK in vehicle.features.features
         wanted = settings or ProximitySettings()
         self.proximity = Proximity(
@@ -205,9 +226,11 @@ class UwbDesk:
         if established.ursk is None or not self.supported or peer.grant is None:
             return
         session_id = established.session_id
-        if session_id not in self._phones:
-            tracker = DeviceTracker(self.layout, session_id, self._estimator())
-            self._phones[session_id] = _Ranged(peer, tracker)
+        if session_id in self._phones:  # one in four thousand million: not worth more
+            peer.no_secret("another phone's session has the same name")
+            return
+        tracker = DeviceTracker(self.layout, session_id, self._estimator())
+        self._phones[session_id] = _Ranged(peer, tracker)
         self._take(self.end.open(session_id, established.ursk, self.vehicle.clock()))
         self._wake()
 
@@ -245,9 +268,10 @@ class UwbDesk:
                     phone.peer.no_secret(event.text)
                 case Violated() if phone is not None:
                     phone.peer.violated(event.error)
-                case Began() | Ceased():
-                    name = "ranging" if isinstance(event, Began) else "ranging_ended"
-                    self.report(name, credential=_name(phone))
+                case Began():
+                    self.report("ranging", credential=_name(phone))
+                case Ceased():
+                    self.report("ranging_ended", credential=_name(phone), text=event.text)
                 case Trouble():
                     text = f"{event.kind.value}: {event.text}"
                     self.report("uwb_trouble", credential=_name(phone), text=text, hint=event.hint)
@@ -334,7 +358,12 @@ class UwbDesk:
                 text=verdict.text,
             )
         except DkeyError as exc:
-            self.report("uwb_trouble", credential=None, text=f"nothing was done: {exc}")
+            self.report(
+                "uwb_trouble",
+                credential=None,
+                text=f"nothing was done: {exc}",
+                hint=exc.hint or USE_TOUCH,
+            )
             return
         grant = None if verdict.credential_id is None else self.vehicle.grant(verdict.credential_id)
         name = None if grant is None else grant.name
@@ -360,13 +389,13 @@ class UwbDesk:
     # --- the holder ---------------------------------------------------------------------------
 
     def set_consent(self, *, on: bool, credential_id: str | None = None) -> None:
-        """Let one holder, or all, consent to being located or not; what is known is forgotten."""
-        if credential_id is None:
-            self.consent.everybody = on
-        elif on:
-            self.consent.withheld.discard(credential_id)
-        else:
-            self.consent.withheld.add(credential_id)
+        """Let one holder, or all, consent to being located or not; what is known is forgotten.
+
+        Raises:
+            StoreError: It could not be kept; nothing changed.
+        """
+        self.vehicle.keys.note(_CONSENT[on], credential_id=credential_id)
+        self.consent.give(on=on, credential_id=credential_id)
         for session_id, phone in self._phones.items():
             grant = phone.peer.grant
             if grant is not None and not self.consent.of(grant.credential_id):

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dkey.codec.uci import HEADER_SIZE, packet_size
 from dkey.errors import LinkError, LinkReason
 from dkey.link.base import Cap
 from firmware_mock.uwb_air import Station, UwbAir
+from firmware_mock.uwb_pace import keep_pace
 from firmware_mock.uwb_subsystem import UwbSubsystem
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["UwbWorld", "VirtualUciLink"]
 
@@ -41,7 +39,6 @@ class VirtualUciLink:
         if not self._open:
             raise LinkError(LinkReason.CLOSED, "the link to the UWB subsystem is closed")
         self.subsystem.feed(data)
-        self._world.wake()
 
     async def recv(self) -> bytes:
         """Return the next packet of the subsystem."""
@@ -77,48 +74,30 @@ class VirtualUciLink:
 
 
 class UwbWorld:
-    """One air that runs with a clock.
+    """One air that runs with the loop's time.
 
     Args:
         air: Places, channel, attackers.
-        clock: Monotonic seconds; the air's time is what went by since :meth:`run` began.
     """
 
-    def __init__(self, air: UwbAir, *, clock: Callable[[], float]) -> None:
+    def __init__(self, air: UwbAir) -> None:
         self.air = air
-        self._clock = clock
         self._links: list[VirtualUciLink] = []
-        self._woken = asyncio.Event()
 
     def open(self, station: Station | None = None, *, raw: bool = False) -> VirtualUciLink:
         """Return a link to a new subsystem; a vehicle's needs no station."""
         made = VirtualUciLink(self, UwbSubsystem(self.air, station or Station(), raw=raw))
         self._links.append(made)
-        self.wake()
         return made
 
     def forget(self, link: VirtualUciLink) -> None:
         """Leave a closed link alone."""
         self._links.remove(link)
 
-    def wake(self) -> None:
-        """Somebody said something to a subsystem."""
-        self._woken.set()
-
     async def run(self) -> None:
         """Let time pass until cancelled."""
-        began_s, began_ns = self._clock(), self.air.now_ns
-        while True:
-            self.air.advance(began_ns + round((self._clock() - began_s) * 1e9))
-            for link in [*self._links]:
-                link.pump()
-            next_ns = self.air.next_ns
-            wait_s = None
-            if next_ns is not None:
-                wait_s = max(0.0, (next_ns - began_ns) / 1e9 - (self._clock() - began_s))
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._woken.wait()
-            except TimeoutError:
-                pass
-            self._woken.clear()
+        await keep_pace(self.air, after=self._pump)
+
+    def _pump(self) -> None:
+        for link in self._links:
+            link.pump()

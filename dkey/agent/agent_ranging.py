@@ -79,7 +79,7 @@ class AgentRanging:
         self.end.start(self._clock())
         try:
             fault = await self._driver.run()
-            self._on_event("uwb_lost", {"text": str(fault or "the UWB subsystem is gone")})
+            self._tell("uwb_lost", text=str(fault or "the UWB subsystem is gone"))
         finally:
             await link.aclose()
 
@@ -108,6 +108,9 @@ class AgentRanging:
             self._take(self.end.leave(self._clock()))
             self._wake()
 
+    def _tell(self, name: str, **values: Any) -> None:
+        self._on_event(name, values)
+
     def _wake(self) -> None:
         if self._driver is not None:
             self._driver.wake()
@@ -123,14 +126,12 @@ class AgentRanging:
                 case Violated() if vehicle is not None:
                     vehicle.violated(event.error)
                 case Began():
-                    self._on_event("ranging", {"ran": event.plan.ran_multiplier})
+                    self._tell("ranging", ran=event.plan.ran_multiplier)
                 case Ceased():
-                    self._on_event("ranging_ended", {"text": event.text})
+                    self._tell("ranging_ended", text=event.text)
                 case Trouble():
-                    self._on_event(
-                        "ranging_trouble",
-                        {"text": f"{event.kind.value}: {event.text}", "try": event.hint},
-                    )
+                    text = f"{event.kind.value}: {event.text}"
+                    self._tell("ranging_trouble", text=text, hint=event.hint)
                     if event.kind is TroubleKind.EXPIRED and vehicle is not None:
                         vehicle.no_secret()
                 case _:
@@ -146,6 +147,10 @@ async def keep_near(
         follow: Connects where there is no connection that may range; returns whether one was made.
         on_event: Told of failures, each once until one succeeds.
     """
+
+    def _tell(name: str, **values: Any) -> None:
+        on_event(name, values)
+
     said = ""
     while True:
         try:
@@ -154,6 +159,6 @@ async def keep_near(
         except DkeyError as exc:
             if str(exc) != said:
                 said = str(exc)
-                on_event("not_near", {"text": said})
+                _tell("not_near", text=said)
             wait_s = _RETRY_S
         await asyncio.sleep(wait_s)

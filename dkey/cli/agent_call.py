@@ -35,7 +35,7 @@ _PROGRESS: Final = {
     "disconnected": "the connection to the vehicle ended",
     "ranging": "ranging with the vehicle, a round every {ran} x 96 ms",
     "ranging_ended": "ranging ended: {text}",
-    "ranging_trouble": "no ranging: {text}; {try}",
+    "ranging_trouble": "no ranging: {text}; {hint}",
     "uwb_lost": "the UWB subsystem is lost: {text}",
     "not_near": "not connected for ranging: {text}",
     "history_failed": "the history could not be written: {text}",

@@ -31,12 +31,12 @@ Place = tuple[int, int]
 class Allocation:
     """Who has which place.
 
-    Args:
+    Attributes:
         phones: At most so many at once, as the subsystem is able to.
     """
 
     def __init__(self, *, phones: int = 8) -> None:
-        self._phones = phones
+        self.phones = phones
         self._places: dict[int, tuple[Place, Fraction]] = {}
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class Allocation:
         for (_, sync), _ in self._places.values():
             taken |= sync
         free = ability.sync_mask & ~taken
-        if len(self._places) >= self._phones or not free or not ability.slot_mask:
+        if len(self._places) >= self.phones or not free or not ability.slot_mask:
             return None
         chaps = least_chaps_of(ability.slot_mask)
         left = BUDGET - self.load

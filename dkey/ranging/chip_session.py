@@ -270,6 +270,8 @@ class ChipSession:
             self.ranges = wanted
             ok = ChipReport(change=ChipChange.STARTED, text="it ranges")
             return (ok,) if wanted else ()
+        if event.state == SessionState.DEINIT and self._asked == "SESSION_INIT":
+            return ()  # of the session before, which was taken away
         if event.state == SessionState.DEINIT:
             self._step, self._asked = _Step.ABSENT, None
         elif event.state == SessionState.IDLE and self.ranges and wanted:

@@ -249,6 +249,7 @@ class RangingVehicle(SubsystemEnd):
         return tuple(self._phones.values())
 
     def _came_up(self, now_s: float) -> list[RangingEvent]:
+        self.allocation.phones = self.max_sessions
         events: list[RangingEvent] = []
         for each in self._sessions():
             if each.life.death is not None:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SubsystemEnd"]
 
+COMPLAINT_S: Final = 1.0
+"""A subsystem that misbehaves is complained of once in this time (ours)."""
 ASK_TIME_S: Final = 30.0
 """How often the subsystem is asked for its time (ours)."""
 
@@ -69,6 +71,7 @@ class SubsystemEnd:
         self._capabilities: CccCapabilities | None = None
         self._ask_s: float | None = None
         self._now_s = 0.0
+        self._complained_s = float("-inf")
         self._leaving: list[ChipSession] = []
 
     @property
@@ -76,6 +79,12 @@ class SubsystemEnd:
         """Whether sessions can be started now."""
         ready = self._host.state is HostState.READY and self.ability is not None
         return ready and self.clock.now_us(self._now_s) is not None
+
+    @property
+    def max_sessions(self) -> int:
+        """How many sessions the subsystem says that it can have; a few where it does not say."""
+        told = None if self._capabilities is None else self._capabilities.max_sessions
+        return told or _SESSIONS
 
     # --- the shape of a driven session --------------------------------------------------------
 
@@ -208,17 +217,20 @@ class SubsystemEnd:
         if self._host.state is not HostState.READY:
             self.ability, self._ask_s = None, None
             self.clock.lose()
-        lost = fault.kind is FaultKind.GIVEN_UP
-        events: list[RangingEvent] = [
-            Trouble(
-                kind=TroubleKind.SUBSYSTEM_LOST if lost else TroubleKind.SUBSYSTEM,
-                text=f"{fault.kind.value}: {fault.text}",
-                session_id=fault.session_id,
-            )
-        ]
-        for each in self._sessions() if lost else ():
+        text = f"{fault.kind.value}: {fault.text}"
+        if fault.kind is not FaultKind.GIVEN_UP:
+            return self._complaint(text, now_s, session_id=fault.session_id)
+        events: list[RangingEvent] = [Trouble(kind=TroubleKind.SUBSYSTEM_LOST, text=text)]
+        for each in self._sessions():
             events += self._stopped_for_good(each, now_s)
         return events
+
+    def _complaint(self, text: str, now_s: float, *, session_id: int | None) -> list[RangingEvent]:
+        """Return the trouble with the subsystem, unless one was told a moment ago."""
+        if now_s < self._complained_s + COMPLAINT_S:
+            return []
+        self._complained_s = now_s
+        return [Trouble(kind=TroubleKind.SUBSYSTEM, text=text, session_id=session_id)]
 
     def _ask_time(self, now_s: float) -> None:
         self._ask_s = now_s + ASK_TIME_S
@@ -231,4 +243,5 @@ class SubsystemEnd:
         self.clock.asked(now_s)
 
 
+_SESSIONS: Final = 8
 _TIMESTAMP: Final = "QUERY_UWBS_TIMESTAMP"

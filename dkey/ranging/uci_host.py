@@ -64,7 +64,7 @@ class HostState(Enum):
 
 _BRINGING_UP: Final = frozenset({HostState.RESETTING, HostState.ASKING})
 _BOOTING: Final = frozenset({DeviceState.BOOT, DeviceState.BOOT_LATE})
-_STARTS: Final = {"RANGE_START": True, "RANGE_RESUME": True, "RANGE_STOP": False}
+_STARTS: Final = frozenset({"RANGE_START", "RANGE_RESUME"})
 
 
 @dataclass(slots=True)
@@ -247,10 +247,9 @@ class UciHost:
     def _next(self, now_s: float) -> None:
         if self._sent is None and self._queue:
             message = self._queue.popleft()
-            start = _STARTS.get(message.name)
             token = getattr(message.body, "token", None)
-            if start is not None and token is not None:
-                self._sessions.asked(token, start=start)
+            if message.name in _STARTS and token is not None:
+                self._sessions.asked(token, start=True)
             self._transmit(message, 1, now_s)
 
     # -- answers
@@ -328,12 +327,15 @@ class UciHost:
             return self._sessions.add(token, body.session_id, body.session_type)
         if isinstance(body, uci_session.SetAppConfigCmd):
             self._sessions.configured(body.token, body.parameters)
+        if isinstance(body, uci_session.TokenCmd) and asked.name == "RANGE_STOP":
+            # Not when it is sent: that the session is ACTIVE may still be on its way.
+            self._sessions.asked(body.token, start=False)
         return []
 
     def _refused(self, asked: Message) -> None:
         """A start that was refused gives the subsystem no leave to range."""
         token = getattr(asked.body, "token", None)
-        if _STARTS.get(asked.name) and token is not None:
+        if asked.name in _STARTS and token is not None:
             self._sessions.asked(token, start=False)
 
     # -- notifications

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
-from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-
-from ranging_session_world import Phone, World
 
 from dkey.codec.ble import Message, MessageType, RangingKind, UwbId
 from dkey.codec.ble_contents import Opaque, Ranging
@@ -23,6 +17,7 @@ from dkey.ranging.session_vehicle import RangingVehicle
 from dkey.ranging.setup_steps import SetupState
 from dkey.ranging.uci_host import UciHost
 from dkey.testing import SeededEntropy
+from ranging_session_world import Phone, World
 
 ALLOWED = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -6,17 +6,21 @@ import functools
 
 import pytest
 
-from attacks.cases.ranged_scene import DOOR_M, FAR_M, SEAT_M, jumped, scene
+from attacks.cases.ranged_scene import DOOR_M, FAR_M, LAYOUT, SEAT_M, jumped, scene
 from dkey.codec.ble import RkeAction, StatusSource
+from dkey.codec.uci_params import AppConfig, parameter
 from dkey.codec.uci_status import SessionState
 from dkey.control.proximity import ProximityMode
 from dkey.control.rules import Action
 from dkey.errors import RefusalCode
 from dkey.lifecycle.features import DK2_TOUCH
 from dkey.lifecycle.roles import CredentialState, Permission, Role
+from dkey.ranging import chip_session
+from dkey.ranging.gate import TrustLevel
 from dkey.ranging.layout import Zone
 from dkey.ranging.setup_steps import SetupState
 from firmware_mock.uwb_channel import Channel
+from firmware_mock.uwb_desk import UwbDesk
 
 
 def story(test):
@@ -120,6 +124,18 @@ async def test_without_consent_nothing_is_located_and_touch_remains():
 
 
 @story
+async def test_a_withdrawn_consent_outlasts_a_restart():
+    async with scene() as car:
+        owner = car.phone()
+        car.uwb.set_consent(on=False)
+        car.uwb.set_consent(on=False, credential_id=owner.credential_id)
+        car.uwb.set_consent(on=True)
+        again = UwbDesk(car.vehicle, LAYOUT, report=lambda _event, **_fields: None)
+        assert not again.consent.of(owner.credential_id)
+        assert again.consent.of("somebody else")
+
+
+@story
 async def test_a_touch_only_vehicle_gives_no_ranging_secret_and_refuses():
     async with scene(features=DK2_TOUCH) as car:
         owner = await car.phone().connect()
@@ -142,6 +158,44 @@ async def test_a_phone_without_uwb_has_bluetooth_and_no_proximity():
         assert (await owner.session.request(RkeAction.UNLOCK, answer_s=5)).code is None
 
 
+MISMATCHES = {
+    AppConfig.URSK: bytes(32),
+    AppConfig.STS_INDEX: 12345,
+    AppConfig.PULSESHAPE_COMBO: 0x11,
+    AppConfig.UWB_CONFIG_ID: 1,
+    AppConfig.PROTOCOL_VERSION: b"\x02\x00",
+    AppConfig.NUMBER_OF_CONTROLEES: 5,
+    AppConfig.SLOTS_PER_RR: 16,
+    AppConfig.SLOT_DURATION: 1600,
+    AppConfig.RANGING_INTERVAL: 192,
+    AppConfig.HOP_MODE_KEY: 1,
+    AppConfig.CHANNEL_NUMBER: 5,
+    AppConfig.PREAMBLE_CODE_INDEX: 20,
+}
+
+
+@pytest.mark.parametrize("which", MISMATCHES, ids=lambda which: which.name)
+@story
+async def test_anchors_that_were_told_anything_else_than_the_phone_never_unlock(which, monkeypatch):
+    right = chip_session.session_parameters
+
+    def bent(plan, ursk, *, initiator, **how):
+        told = right(plan, ursk, initiator=initiator, **how)
+        wrong = parameter(which, MISMATCHES[which])
+        return told if initiator else tuple(wrong if each.id == which else each for each in told)
+
+    monkeypatch.setattr(chip_session, "session_parameters", bent)
+    async with scene() as car:
+        owner = await car.phone().connect()
+        await owner.walk(DOOR_M, stay_s=4.0)
+        assert car.body.locked is True
+        assert all(
+            tracked.tracker.trust(car.clock()).level is not TrustLevel.TRUSTED
+            for tracked in car.uwb._phones.values()
+        )
+        assert owner.told("ranging_trouble") or car.told("uwb_trouble")
+
+
 # --- when UWB fails -------------------------------------------------------------------------------
 
 
@@ -154,7 +208,7 @@ async def test_uwb_that_is_lost_at_the_door_unlocks_nothing_and_says_use_touch()
         owner.uwb_link.subsystem.reset()
         await owner.walk(DOOR_M, stay_s=5.0)
         assert car.body.locked is True
-        hints = [each["try"] for each in owner.told("ranging_trouble")]
+        hints = [each["hint"] for each in owner.told("ranging_trouble")]
         assert any("handle" in each for each in hints)
 
 

@@ -68,7 +68,7 @@ from dkey.crypto.channel import SecureChannel
 from dkey.crypto.p256 import PrivateKey
 from dkey.crypto.secret import Secret
 from dkey.crypto.vault import MemoryVault
-from dkey.errors import EntropyError, LocalFault, StoreError
+from dkey.errors import EntropyError, LocalFault, StoreError, WireError
 from dkey.testing import ScriptedEntropy, SeededEntropy
 
 if TYPE_CHECKING:
@@ -907,3 +907,42 @@ def test_an_unknown_notification_attribute_is_ignored_once_established() -> None
     assert decode(event.message) == event
     assert forged(pair, event, from_reader=True) == ()
     assert not pair.device.done
+
+
+# --- what only the owner of the session understands ----------------------------------------------
+
+
+def test_both_ends_give_the_ranging_session_the_same_name_and_each_connection_another() -> None:
+    pairs = [Pair(remote_only=False, reader_entropy=SeededEntropy(n)).start() for n in (1, 2)]
+    names = []
+    for pair in pairs:
+        pair.pump()
+        ends = pair.reader_events, pair.device_events
+        told = {first_of(events, Established).session_id for events in ends}
+        assert len(told) == 1
+        names += told
+    transaction = first_of(pairs[0].device_events, Established).transaction
+    assert transaction is not None
+    assert names[0] == int.from_bytes(transaction.transaction_id[-4:], "big")
+    assert names[0] != names[1]
+
+
+@pytest.mark.parametrize("from_reader", [True, False])
+def test_a_ranging_secret_that_died_is_told_and_the_session_goes_on(from_reader: bool) -> None:
+    pair = Pair(remote_only=False).start().pump()
+    (pair.reader if from_reader else pair.device).unavailable(0.0)
+    pair.pump()
+    told = (pair.device_events if from_reader else pair.reader_events)[-1]
+    assert isinstance(told, RangingUnavailable)
+    assert not pair.reader.done
+    assert not pair.device.done
+
+
+def test_the_owner_ends_a_session_for_a_ranging_message_that_it_cannot_take() -> None:
+    pair = Pair(remote_only=False).start().pump()
+    error = WireError("no such slot", clause="Aliro 1.0 §11.7.2")
+    assert ended(pair.reader.reject(error)) is EndReason.VIOLATION
+    assert pair.reader.error is error
+    pair.pump()
+    assert ended(pair.device_events) is EndReason.PEER
+    assert pair.reader.reject(error) == ()

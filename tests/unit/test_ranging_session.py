@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from ranging_session_world import Phone, World
 
 from dkey.codec.ble import RangingKind
 from dkey.codec.ble_contents import Ranging
@@ -17,8 +18,10 @@ from dkey.ranging.session_events import Began, Ceased, Measured, Tell, Trouble, 
 from dkey.ranging.session_phone import AGAIN_S
 from dkey.ranging.setup_plan import BLOCK_S, SessionPlan
 from dkey.ranging.setup_steps import SetupState
+from dkey.ranging.uci_events import RangingData
 from dkey.ranging.uci_host import UciHost
 from dkey.ranging.ursk_life import URSK_TTL_S
+from ranging_session_world import Phone, World
 
 OTHER = Secret(b"\x55" * 32)
 
@@ -106,6 +109,15 @@ def test_more_phones_get_longer_blocks():
     assert len({each.sync_index for each in plans(world.events)}) == 5
 
 
+def test_setup_anew_while_it_ranges_is_no_trouble():
+    world, phone = ranging()
+    for _ in range(3):
+        phone.take(phone.end.initiate(world.now_s))
+        world.run(0.5)
+    assert world.troubles() == phone.troubles() == set()
+    assert len(plans(world.events)) == len(plans(phone.events)) == 4
+
+
 # --- suspend and resume ---------------------------------------------------------------------------
 
 
@@ -158,6 +170,24 @@ def test_ends_with_different_secrets_never_get_a_distance_and_give_up():
     assert len(plans(world.events)) <= FAILURES_MAX + 1
     indices = [each.sts_index0 for each in plans(phone.events)]
     assert indices == sorted(set(indices))
+
+
+def test_a_round_on_a_static_sts_is_not_used_and_ends_ranging():
+    world, phone = ranging()
+    proved = world.rounds[-1].round
+    fake = replace(proved, sts_index=10_000, at_s=world.now_s, static_sts=True)
+    told = world.end._ranged(RangingData(round=fake, numbered=True), world.now_s)
+    assert not any(isinstance(each, Measured) for each in told)
+    assert TroubleKind.STATIC_STS in {each.kind for each in told if isinstance(each, Trouble)}
+    assert world.end.state(phone.session_id) is not SetupState.ACTIVE
+
+
+def test_a_subsystem_that_counts_faster_than_time_is_not_believed():
+    world, phone = ranging()
+    fake = replace(world.rounds[-1].round, sts_index=10_000, at_s=world.now_s)
+    told = world.end._ranged(RangingData(round=fake, numbered=True), world.now_s)
+    assert not any(isinstance(each, Measured) for each in told)
+    assert phone.broken == []
 
 
 @pytest.mark.parametrize("whose", ["vehicle", "phone"])
@@ -224,6 +254,14 @@ def test_ranges_of_a_subsystem_that_lies_about_its_state_are_not_believed():
     world.run(2.0)
     assert world.rounds == []
     assert TroubleKind.SUBSYSTEM in world.troubles()
+
+
+def test_a_subsystem_that_babbles_is_complained_of_once_in_a_while():
+    world, _ = ranging()
+    for _ in range(500):
+        world.take(world.end.receive(b"\xff\xff\xff", world.now_s))
+    complaints = [each for each in world.events if isinstance(each, Trouble)]
+    assert [each.kind for each in complaints] == [TroubleKind.SUBSYSTEM]
 
 
 def test_a_link_to_the_subsystem_that_is_lost_leaves_touch():

@@ -209,7 +209,7 @@ class Scene:
         )
         self.desk.uwb = self.uwb
         self.air = UwbAir(car=Metal.of(LAYOUT), channel=channel, seed=seed)
-        self.world = UwbWorld(self.air, clock=self.clock)
+        self.world = UwbWorld(self.air)
         self.anchors = self.world.open(raw=True)
         self._tasks: list[asyncio.Task[Any]] = []
         self.spawn(self.world.run())
