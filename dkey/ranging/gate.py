@@ -16,8 +16,6 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from dkey.ranging.layout import Layout
     from dkey.ranging.measurement import AnchorRange, RangingRound
 
@@ -82,7 +80,8 @@ class GateSettings:
         rounds: So many consecutive rounds must agree.
         min_anchors: Good anchors that a round needs.
         max_age_s: A round older than this carries no decision.
-        hold_s: For this long after a trusted round, one with too few anchors is no reason to doubt.
+        hold_s: For this long after a trusted round, one with too few anchors, or one that does not
+            agree, is left out and no reason to doubt.
         min_distance_cm: More negative than noise and calibration explain.
         max_distance_cm: Beyond this there is no UWB link.
         max_speed_m_s: Of a device.
@@ -162,7 +161,7 @@ class TrustGate:
 
     def _forget(self) -> None:
         count = len(self._places)
-        self._ranges: list[deque[tuple[float, float]]] = [deque(maxlen=3) for _ in range(count)]
+        self._ranges: list[tuple[float, float] | None] = [None] * count
         self._medians: deque[tuple[float, float]] = deque(maxlen=3)
         self._clock: list[float | None] = [None] * count
         self._clock_rounds = [0] * count
@@ -201,7 +200,7 @@ class TrustGate:
             good = self._consistent(good, found)
             few = len(good) < self.settings.min_anchors
             if not few and self._approach(good, measured.at_s, found):
-                self._agree(good, measured.at_s, found)
+                good = self._agree(good, measured.at_s, found)
             if Reason.JUMP in found:
                 good = {}
             if few:
@@ -216,7 +215,7 @@ class TrustGate:
             self._last = measured
         else:
             good = {}
-            self._agreed = 0
+            self._agreed, self._trusted_s = 0, -inf
         self._trust = self._judge(found, good, measured.at_s)
         return self._trust
 
@@ -226,8 +225,8 @@ class TrustGate:
             level = TrustLevel.SUSPICIOUS
         elif not found.keys().isdisjoint(_DOUBTS):
             level = TrustLevel.DOUBTFUL
-        elif Reason.FEW_ANCHORS in found:
-            if at_s - self._trusted_s > self.settings.hold_s:
+        elif Reason.FEW_ANCHORS in found or Reason.NO_AGREEMENT in found:
+            if not self._held(at_s):
                 level = TrustLevel.DOUBTFUL
         else:
             self._trusted_s = at_s
@@ -367,23 +366,39 @@ class TrustGate:
                 slow = False
         self._medians.append((at_s, middle))
         if not slow:
-            self._agreed = 0
+            self._agreed, self._trusted_s = 0, -inf
         return slow
 
-    def _agree(self, good: dict[int, float], at_s: float, found: dict[Reason, None]) -> None:
-        """Count consecutive rounds in which enough anchors agree with what they measured before."""
+    def _agree(
+        self, good: dict[int, float], at_s: float, found: dict[Reason, None]
+    ) -> dict[int, float]:
+        """Count consecutive rounds in which enough anchors agree with what they measured before.
+
+        Return what may be used. For a moment after a trusted round, one that does not agree is
+        left out as if it had not been; then agreement begins anew with it.
+        """
         settings = self.settings
-        agreeing = 0
-        for at, metres in good.items():
-            history = self._ranges[at]
-            agreeing += _agrees(metres, at_s, history, settings)
-            history.append((at_s, metres))
-        needed = settings.min_anchors
-        # The first round has nothing to agree with, and counts as one.
-        first = self._agreed == 0 and len(good) >= needed
-        self._agreed = self._agreed + 1 if agreeing >= needed else int(first)
-        if settings.agreement and self._agreed < settings.rounds:
+        if not settings.agreement:
+            return good
+        agreeing = sum(
+            _agrees(metres, at_s, self._ranges[at], settings) for at, metres in good.items()
+        )
+        if agreeing >= settings.min_anchors:
+            self._agreed += 1
+        elif self._held(at_s):
             found[Reason.NO_AGREEMENT] = None
+            return {}
+        else:
+            self._agreed = 1
+        for at, metres in good.items():
+            self._ranges[at] = (at_s, metres)
+        if self._agreed < settings.rounds:
+            found[Reason.NO_AGREEMENT] = None
+        return good
+
+    def _held(self, at_s: float) -> bool:
+        """Whether the last trusted round still carries."""
+        return at_s - self._trusted_s <= self.settings.hold_s
 
 
 _DOUBTS: Final = frozenset(
@@ -393,24 +408,19 @@ _DOUBTS: Final = frozenset(
         Reason.REPLAYED,
         Reason.CLOCK_WENT_BACK,
         Reason.JUMP,
-        Reason.NO_AGREEMENT,
     }
 )
 """What makes the whole round doubtful; the rest costs single anchors."""
 
 
 def _agrees(
-    metres: float,
-    at_s: float,
-    history: Iterable[tuple[float, float]],
-    settings: GateSettings,
+    metres: float, at_s: float, before: tuple[float, float] | None, settings: GateSettings
 ) -> bool:
-    """Whether a range is within a walk of any of the last ones of its anchor."""
-    return any(
-        at_s - when_s <= settings.max_age_s
-        and abs(metres - before) <= settings.step_m + settings.max_speed_m_s * (at_s - when_s)
-        for when_s, before in history
-    )
+    """Whether a range is within a walk of the last one of its anchor."""
+    if before is None or at_s - before[0] > settings.max_age_s:
+        return False
+    walk_m = settings.step_m + settings.max_speed_m_s * (at_s - before[0])
+    return abs(metres - before[1]) <= walk_m
 
 
 def _distance(a: tuple[float, ...], b: tuple[float, ...]) -> float:

@@ -180,6 +180,28 @@ def test_walking_at_3_m_per_s_passes():
     assert set(levels[2:]) == {TrustLevel.TRUSTED}
 
 
+def test_a_round_that_does_not_agree_is_left_out_for_a_moment_and_then_agreement_begins_anew():
+    made = settled()
+    words = [made.update(a_round(SETTLED + n, distances_cm=shifted(6.0))) for n in range(1, 8)]
+    levels = [each.level is TrustLevel.TRUSTED for each in words]
+    assert levels == [True, True, True, False, False, True, True]
+    assert [bool(each.anchors) for each in words[:4]] == [False, False, False, True]
+
+
+def test_after_a_round_that_does_not_agree_the_next_genuine_one_counts():
+    made = settled()
+    assert not made.update(a_round(SETTLED + 1, distances_cm=shifted(6.0))).anchors
+    word = made.update(a_round(SETTLED + 2))
+    assert word == Trust(level=TrustLevel.TRUSTED, anchors=frozenset(range(6)))
+
+
+def test_a_refused_round_ends_trust_at_once():
+    made = settled()
+    made.update(a_round(SETTLED + 1, at_s=SETTLED * BLOCK_S))
+    word = made.update(a_round(SETTLED + 2, anchors=lost(0, 1, 2, 3)))
+    assert word.level is TrustLevel.DOUBTFUL
+
+
 def lost(*gone):
     return {f"a{at}": {"status": 0x21, "distance_cm": None} for at in gone}
 

@@ -138,6 +138,35 @@ def no_action(radio: Radio, what: str) -> None:
     assert not radio.acted, f"{what}: {', '.join(dict.fromkeys(radio.acted))}"
 
 
+# --- 5 fast transactions --------------------------------------------------------------------------
+
+
+@case(
+    5,
+    "a key in the cabin starts nothing after a fast transaction alone",
+    source="Apple Platform Security: standard is mandatory for engine start",
+    broken=[
+        Broken(
+            module=RULES,
+            old="        holds=lambda case: case.key.standard is not True,",
+            new="        holds=lambda case: False,",
+            why="the rules of proximity start do not look at the flow",
+        ),
+    ],
+)
+def fast_start_by_proximity(seed: int) -> None:
+    radio = Radio(random.Random(seed))
+    radio.walk_in()
+    for _ in range(30):
+        radio.tracker.update(radio.genuine(0.2, 0.3))
+    now_s = radio.block * BLOCK_S
+    key = KeyPresence(
+        grant=GRANT, zone=radio.tracker.zone(now_s), trust=radio.tracker.trust(now_s), consent=True
+    )
+    found = radio.proximity.update([key], signals=PARKED, now_s=now_s, start_pressed=True)
+    assert not found.start.granted, "a fast transaction started the engine"
+
+
 # --- 21 relay -------------------------------------------------------------------------------------
 
 
@@ -258,8 +287,8 @@ def ghost_peak_on_all(seed: int) -> None:
                 ),
                 Edit(
                     module=GATE,
-                    old="        if settings.agreement and self._agreed < settings.rounds:",
-                    new="        if settings.agreement and self._agreed < 0:",
+                    old="        if not settings.agreement:",
+                    new="        if settings.agreement:",
                 ),
                 Edit(
                     module="dkey.ranging.kalman",
