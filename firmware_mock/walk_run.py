@@ -17,7 +17,6 @@ from dkey.control.proximity import Proximity, ProximitySettings
 from dkey.control.proximity_rules import KeyPresence
 from dkey.control.rules import Action, Grant
 from dkey.lifecycle.roles import CredentialState, Role
-from dkey.ranging.layout import Zone
 from dkey.ranging.particles import ParticleFilter
 from dkey.ranging.range_model import RangeModel
 from dkey.ranging.tracker import DeviceTracker
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from dkey.control.proximity import Verdicts
     from dkey.control.rules import Verdict
     from dkey.ranging.gate import Trust
-    from dkey.ranging.layout import Layout
+    from dkey.ranging.layout import Layout, Zone
     from dkey.ranging.measurement import RangingRound
     from dkey.ranging.position import Estimate
     from dkey.ranging.zones import ZoneState
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from firmware_mock.uwb_rounds import Rounds
     from firmware_mock.walk_scenario import Event, Person, Scenario
 
-__all__ = ["BATCH", "Decided", "Moment", "Run", "Seen", "runs"]
+__all__ = ["BATCH", "Decided", "Moment", "Run", "Seen", "nearest_m", "runs"]
 
 BATCH: Final = 64
 """Runs whose channel is simulated at once."""
@@ -120,6 +119,7 @@ class _Batch:
 def runs(scenario: Scenario, layout: Layout, seed: int, count: int) -> Iterator[Run]:
     """Return ``count`` runs; the same seed gives the same runs."""
     model = RangeModel(layout)
+    _ = model.table, model.offsets  # made at first use: not within the first round
     for first in range(0, count, BATCH):
         batch = _simulated(scenario, layout, np.random.default_rng((seed, first // BATCH)))
         for track in range(min(BATCH, count - first)):
@@ -151,8 +151,9 @@ def _simulated(scenario: Scenario, layout: Layout, rng: np.random.Generator) -> 
 def _extended(walk: Walk, blocks: int, block_s: float) -> Walk:
     """Return the walk over ``blocks`` blocks; whoever arrived stays."""
     rows = np.minimum(np.arange(blocks), len(walk.at_s) - 1)
+    at_s = np.arange(blocks, dtype=np.float64) * block_s
     return replace(
-        walk, at_s=np.arange(blocks) * block_s, at_m=walk.at_m[rows], carrier=walk.carrier[rows]
+        walk, at_s=at_s, at_m=walk.at_m[rows], carrier=walk.carrier[rows]
     )
 
 
@@ -259,7 +260,7 @@ class Run:
             (float(each.at_m[block, self._track, 0]), float(each.at_m[block, self._track, 1]))
             for each in self._batch.walks
         ]
-        decided = self._act(verdicts, keys, now_s, _nearest_m(self.layout, at), handle is not None)
+        decided = self._act(verdicts, keys, now_s, nearest_m(self.layout, at), handle is not None)
         return Moment(
             block=block,
             at_s=at_s,
@@ -365,7 +366,7 @@ def _grant(person: Person, *, first: bool) -> Grant:
     )
 
 
-def _nearest_m(layout: Layout, at: list[tuple[float, float]]) -> float:
+def nearest_m(layout: Layout, at: list[tuple[float, float]]) -> float:
     """Return the true distance of the nearest phone to the nearest handle; 0 in the cabin."""
     cabin_x, cabin_y = zip(*layout.cabin, strict=True)
     nearest = float("inf")

@@ -46,6 +46,7 @@ __all__ = [
 FORMAT: Final = "dkey.scenario/1"
 MAX_PEOPLE: Final = 4
 _MAX_S: Final = 600.0
+_USUAL: Final = Variation()
 _FRAMES: Final = ("poll", "response", "final")
 _PRESETS: Final = {
     "clean": Channel.CLEAN,
@@ -141,7 +142,7 @@ class Scenario:
     block_s: float = 0.096
     duration_s: float | None = None
     channel: Channel = Channel.PROTOTYPE
-    variation: Variation = Variation()
+    variation: Variation = _USUAL
     events: tuple[Event, ...] = ()
     attacks: tuple[OnAir, ...] = ()
     expected: Expected = Expected()
@@ -257,7 +258,7 @@ def _channel(table: Table, clocks: Table) -> Channel:
 
 
 def _variation(table: Table) -> Variation:
-    base = Variation()
+    base = _USUAL
     found = Variation(
         speed=table.number("speed", 0, 1, base.speed),
         dwell=table.number("dwell", 0, 1, base.dwell),
