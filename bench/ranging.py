@@ -1,6 +1,6 @@
 """Position, zones and proximity decisions on simulated ranges.
 
-    python bench/ranging.py [--walks 400] [--passes 10000] [--blocks 8000] [--json]
+    python bench/ranging.py [--walks 400] [--ups 1000] [--passes 10000] [--blocks 8000] [--json]
 
 Seeded; the channel is in ``_channel.py``. Positions and zones are judged update by update against
 the truth, without leaving out any band around the cabin's edge: the first update inside counts.
@@ -338,6 +338,7 @@ def pass_by(walks: int) -> Figure:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--walks", type=int, default=400, help="for each layout and channel")
+    parser.add_argument("--ups", type=int, default=1_000, help="walks up to the door")
     parser.add_argument("--passes", type=int, default=10_000, help="walks past the vehicle")
     parser.add_argument("--updates", type=int, default=5_000, help="timed updates of each kind")
     parser.add_argument("--blocks", type=int, default=8_000, help="for each row of the gate")
@@ -347,9 +348,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, channel in SCENES:
         figures += scene(shipped_layout(name), channel, options.walks, "particles")
     figures += scene(shipped_layout("saloon"), "plain", options.walks, "Kalman")
-    figures += walk_up("plain", options.walks, 0.99)
-    figures += walk_up("34 % loss", options.walks, 0.99)
-    figures += walk_up("back pocket", options.walks, None)
+    figures += walk_up("plain", options.ups, 0.99)
+    figures += walk_up("34 % loss", options.ups, 0.99)
+    figures += walk_up("back pocket", options.ups, None)
     figures.append(pass_by(options.passes))
     figures += gate_rows(options.blocks)
     report("ranging", figures, as_json=options.json)

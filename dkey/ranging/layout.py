@@ -98,8 +98,8 @@ class ZoneRules:
 
     cabin_enter: float = 0.75
     cabin_leave: float = 0.3
-    door_enter_m: float = 1.45
-    door_leave_m: float = 1.7
+    door_enter_m: float = 1.5
+    door_leave_m: float = 1.75
     near_enter_m: float = 2.0
     near_leave_m: float = 2.5
     dwell_s: float = 0.09

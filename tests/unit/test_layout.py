@@ -50,7 +50,7 @@ def test_a_layout_that_is_not_shipped_is_a_local_fault():
         ('zone = "TRUNK"', 'zone = "CABIN"'),
         ('zone = "TRUNK"', 'zone = "TRUNK"\nopen = true'),
         ("cabin_leave = 0.3", "cabin_leave = 0.9"),
-        ("door_leave_m = 1.7", "door_leave_m = 1.0"),
+        ("door_leave_m = 1.75", "door_leave_m = 1.0"),
         ("near_leave_m = 2.5", "near_leave_m = 0.5"),
         ("dwell_s = 0.09\n", "dwell_s = -1.0\n"),
         ("stale_s = 1.0", "stale_s = 0"),
