@@ -239,13 +239,21 @@ def _distance(
     for number, moment, decided in shown:
         axes.axvline(moment.at_s, color=_INK, lw=0.8, ls="-" if decided.moved else ":", zorder=2)
         axes.annotate(
-            str(number), (moment.at_s, 0.98 - 0.09 * (number % 2)),
-            xycoords=("data", "axes fraction"), fontsize=9, fontweight="bold", ha="center", va="top", color="white" if decided.moved else _INK,
+            str(number),
+            # Two heights, so that two at one time can be told apart.
+            (moment.at_s, 0.98 - 0.09 * (number % 2)),
+            xycoords=("data", "axes fraction"),
+            fontsize=9,
+            fontweight="bold",
+            ha="center",
+            va="top",
+            color="white" if decided.moved else _INK,
             bbox={
-                "boxstyle": "circle,pad=0.2", "edgecolor": _INK,
+                "boxstyle": "circle,pad=0.2",
+                "edgecolor": _INK,
                 "facecolor": _INK if decided.moved else "white",
             },
-        )  # fmt: skip
+        )
         lines.append(f"{number}  {_text(decided)} at {moment.at_s:.1f} s{_why(decided)}")
     axes.set_ylabel("to the nearest handle, m")
     title = "\n".join(lines) if lines else "No decision fell."

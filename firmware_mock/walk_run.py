@@ -152,9 +152,7 @@ def _extended(walk: Walk, blocks: int, block_s: float) -> Walk:
     """Return the walk over ``blocks`` blocks; whoever arrived stays."""
     rows = np.minimum(np.arange(blocks), len(walk.at_s) - 1)
     at_s = np.arange(blocks, dtype=np.float64) * block_s
-    return replace(
-        walk, at_s=at_s, at_m=walk.at_m[rows], carrier=walk.carrier[rows]
-    )
+    return replace(walk, at_s=at_s, at_m=walk.at_m[rows], carrier=walk.carrier[rows])
 
 
 def _tampering(

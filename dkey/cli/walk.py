@@ -120,10 +120,7 @@ def cli(
     if as_json:
         print_json(summary)
     else:
-        _print_summary(summary)
-        for path in (plot, jsonl):
-            if path is not None:
-                click.echo(f"wrote {path}")
+        _print_summary(summary, [each for each in (plot, jsonl) if each is not None])
     ctx.exit(0 if summary["as_expected"] == summary["runs"] else REFUSED)
 
 
@@ -161,9 +158,7 @@ def _play(
     return found
 
 
-def _recorder(
-    stack: ExitStack, path: Path, scenario: Any, layout: Layout, seed: int
-) -> Watcher:
+def _recorder(stack: ExitStack, path: Path, scenario: Any, layout: Layout, seed: int) -> Watcher:
     """Return what writes the record, block by block."""
     record = importlib.import_module("firmware_mock.walk_record")
     try:
@@ -242,7 +237,7 @@ def _screen(scenario: Any, layout: Layout, repeat: int) -> Any:
         return None
 
 
-def _print_summary(summary: dict[str, Any]) -> None:
+def _print_summary(summary: dict[str, Any], written: list[Path]) -> None:
     runs, good = summary["runs"], summary["as_expected"]
     click.echo()
     colour = "green" if good == runs else "red"
@@ -260,3 +255,5 @@ def _print_summary(summary: dict[str, Any]) -> None:
         click.echo(f"  {text:<52}{', '.join(values)}")
     refused = ", ".join(f"{code} {count}" for code, count in summary["denials"].items())
     click.echo(f"  {'refused':<52}{refused or 'nothing'}")
+    for path in written:
+        click.echo(f"wrote {path}")
