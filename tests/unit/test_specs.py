@@ -456,7 +456,7 @@ def shape(value: object) -> object:
 def test_every_example_is_checked_here() -> None:
     own = Path(__file__).read_text(encoding="utf-8")
     names = [name for name, _ in EXAMPLE.findall(text_of("formats.md"))]
-    assert len(names) == len(set(names)) == 17
+    assert len(names) == len(set(names)) == 20
     assert [
         n for n in names if f'example("{n}")' not in own and f'tmp_path, "{n}"' not in own
     ] == []
