@@ -98,8 +98,17 @@ def machine() -> dict[str, object]:
     }
 
 
-def report(subject: str, figures: Sequence[Figure], *, as_json: bool) -> None:
-    """Print the table, or with ``as_json`` the one object of schema ``dkey.bench/1``."""
+def report(
+    subject: str,
+    figures: Sequence[Figure],
+    *,
+    as_json: bool,
+    tables: dict[str, object] | None = None,
+) -> None:
+    """Print the table, or with ``as_json`` the one object of schema ``dkey.bench/1``.
+
+    ``tables`` are further members of the object, for what is more than figures.
+    """
     where = machine()
     if as_json:
         document = {
@@ -107,6 +116,7 @@ def report(subject: str, figures: Sequence[Figure], *, as_json: bool) -> None:
             "subject": subject,
             "machine": where,
             "figures": [each.to_json() for each in figures],
+            **(tables or {}),
         }
         print(json.dumps(document, indent=1))
         return

@@ -43,6 +43,7 @@ from dkey.ranging.particles import ParticleFilter
 from dkey.ranging.range_model import RangeModel
 from dkey.ranging.tracker import DeviceTracker
 from dkey.ranging.zones import ZoneTracker
+from firmware_mock.uwb_channel import rounds_per_second
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -237,6 +238,23 @@ def speeds(updates: int) -> list[Figure]:
     return figures
 
 
+def simulation(parts: int = 9) -> Figure:
+    """Time the event-level simulation of rounds: six anchors, all effects on, one core."""
+    progress("speed: batched simulation")
+    found = [rounds_per_second(seed=part + 1) / 1e6 for part in range(parts)]
+    return Figure(
+        name="batched simulation of rounds with six anchors",
+        value=median(found),
+        unit="M/s",
+        floor="1.5 million rounds in a second of one core's time",
+        limit=1.5,
+        better="higher",
+        samples=parts * 200_000,
+        spread=spread(found),
+        note="processor time; a neighbour on the same core's caches still slows it",
+    )
+
+
 def _whole(layout: Layout, model: RangeModel) -> Callable[[RangingRound], object]:
     return _tracker(layout, model, 1).update
 
@@ -346,8 +364,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--blocks", type=int, default=8_000, help="for each row of the gate")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
-    figures = session_figures(options.session_s)
-    figures += speeds(options.updates)
+    figures = [simulation(), *session_figures(options.session_s), *speeds(options.updates)]
     for name, channel in SCENES:
         figures += scene(shipped_layout(name), channel, options.walks, "particles")
     figures += scene(shipped_layout("saloon"), "plain", options.walks, "Kalman")

@@ -8,6 +8,7 @@ rank methods and say nothing about a real car (specs/virtual-uwb.md).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 from time import process_time
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -276,42 +277,46 @@ def _simulate(
 ) -> None:
     at = where.at_m[rows]
     anchors = np.asarray(car.anchors_m)
-    dx = anchors[:, 0] - at[:, :1]
-    dy = anchors[:, 1] - at[:, 1:2]
+    count = len(anchors)
+    dx, dy = anchors[:, 0] - at[:, :1].repeat(count, 1), anchors[:, 1] - at[:, 1:2].repeat(count, 1)
     dz = anchors[:, 2] - (at[:, 2:3] if at.shape[1] > 2 else car.phone_z_m)
-    distance = np.sqrt(dx * dx + dy * dy + dz * dz)
+    distance = np.multiply(dx, dx, out=out.path_m[rows])
+    distance += dy * dy
+    distance += dz * dz
+    np.sqrt(distance, out=distance)
     extra, shadow, loss = _obstacles(channel, car, where, rows, (dx, dy), rng)
-    tof = (distance + extra) / LIGHT_M_S
-    out_and_back, gap = tof + tof, None
+    # From here on in ticks, out and back.
+    extra += distance
+    extra *= 2 / (LIGHT_M_S * TICK_S)
+    gap = None
     if tampering is not None:
-        out_and_back = out_and_back + tampering.poll_s + tampering.response_s
-        gap = np.broadcast_to(tampering.final_s - np.asarray(tampering.poll_s), tof.shape)
-    ranged, ratio, out.round1[rows], out.span[rows] = _exchange(
+        extra += (tampering.poll_s + tampering.response_s) * (1 / TICK_S)
+        gap = (tampering.final_s - np.asarray(tampering.poll_s)) * (1 / TICK_S)
+    ranged, ratio = out.distance_m[rows], out.clock_ratio_ppb[rows]
+    _exchange(
         channel,
-        out_and_back,
+        extra,
         gap,
         clocks.phone_ppm[rows],
         clocks.anchor_ppm[rows],
         rng,
         final_slots,
+        _Stamps(round1=out.round1[rows], span=out.span[rows], metres=ranged, ratio=ratio),
     )
     lost = rng.random(loss.shape, dtype=np.float32) < loss
     if channel.outage:
         lost |= rng.random((len(at), 1), dtype=np.float32) < channel.outage
+    status = out.status[rows]
+    np.multiply(ranged < 0, np.uint8(NEGATIVE_DISTANCE), out=status)
     if tampering is not None:
         lost |= tampering.lost
-    status = np.where(ranged < 0, np.uint8(NEGATIVE_DISTANCE), np.uint8(OK))
-    if tampering is not None:
         wrong = np.broadcast_to(tampering.sts_failed, status.shape)
         status[wrong] = STS_FAILED
-        lost_or_wrong = lost | wrong
-    else:
-        lost_or_wrong = lost
-    status[lost] = RX_TIMEOUT
-    ranged[lost_or_wrong] = np.nan
-    ratio[lost_or_wrong] = np.nan
-    out.distance_m[rows], out.status[rows], out.clock_ratio_ppb[rows] = ranged, status, ratio
-    out.path_m[rows] = distance
+        np.copyto(ranged, np.nan, where=wrong)
+        np.copyto(ratio, np.nan, where=wrong)
+    np.putmask(status, lost, np.uint8(RX_TIMEOUT))
+    np.putmask(ranged, lost, np.nan)
+    np.putmask(ratio, lost, np.nan)
     if shadow is not None:
         out.shadow_db[rows] = shadow
 
@@ -334,22 +339,23 @@ def _obstacles(
         blocked = np.zeros(shape, bool)
         length, width = car.half_length_m - 0.1, car.half_width_m - 0.1
         for share in channel.probes:
-            blocked |= (np.abs(at[:, :1] + share * dx) < length) & (
-                np.abs(at[:, 1:2] + share * dy) < width
-            )
+            along, across = dx * share, dy * share
+            along += at[:, :1]
+            across += at[:, 1:2]
+            blocked |= (np.abs(along, out=along) < length) & (np.abs(across, out=across) < width)
         inside = car.inside(at)
         if inside.any():
             blocked[inside] = ~np.asarray(car.cabin)
-        extra += blocked * rng.standard_exponential(shape, dtype=np.float32)
+        np.multiply(blocked, rng.standard_exponential(shape, dtype=np.float32), out=extra)
         extra *= channel.blocked_m
-        loss[blocked] = channel.loss_blocked
+        loss += blocked * np.float32(channel.loss_blocked - channel.loss)
     if channel.body_share:
         # One uniform draw decides both whether somebody stands there and how far the detour is.
         chance = rng.random(shape, dtype=np.float32)
-        stands = chance < channel.body_share
+        stands = np.flatnonzero(chance < channel.body_share)
         with np.errstate(divide="ignore"):
-            detour = -np.log(chance[stands] / np.float32(channel.body_share))
-        extra[stands] += channel.body_m * np.minimum(detour, np.float32(20))
+            detour = -np.log(chance.ravel()[stands] / np.float32(channel.body_share))
+        extra.ravel()[stands] += channel.body_m * np.minimum(detour, np.float32(20))
     shadow: Floats | None = None
     if where.carrier is not None:
         carrier = where.carrier[rows]
@@ -360,59 +366,72 @@ def _obstacles(
     return extra, shadow, loss
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stamps:
+    """Where one exchange puts its results; each (T, N)."""
+
+    round1: Floats
+    span: Floats
+    metres: Floats
+    ratio: Floats
+
+
 def _exchange(
     channel: Channel,
-    out_and_back_s: Floats,
-    gap_s: Floats | None,
+    out_and_back: Floats,
+    gap: Floats | None,
     phone_ppm: Floats,
     anchor_ppm: Floats,
     rng: np.random.Generator,
     final_slots: int,
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return distance (m), clock ratio (ppb), and the ticks measured by the phone and the anchors.
+    into: _Stamps,
+) -> None:
+    """Put distance (m), clock ratio (ppb), and the ticks of phone and anchors in their places.
 
     Local times are counted in ticks. RESPONSE leaves a whole number of slots after the stamp of
     POLL in the anchor's clock, FINAL after POLL in the phone's; only arrivals are noisy.
 
     Args:
         channel: Noise and slots.
-        out_and_back_s: Flight of POLL and RESPONSE together.
-        gap_s: How much longer FINAL flies than POLL; None for no difference.
+        out_and_back: Flight of POLL and RESPONSE together, ticks.
+        gap: How much longer FINAL flies than POLL, ticks; None for no difference.
         phone_ppm: (T, 1).
         anchor_ppm: (T, N).
         rng: All chance comes from it.
         final_slots: Slots from POLL to FINAL.
+        into: The places.
     """
     slot = channel.slot_ticks
-    reply1 = slot * (1.0 + np.arange(out_and_back_s.shape[1]))
+    reply1 = slot * (1.0 + np.arange(out_and_back.shape[1]))
     span = slot * float(final_slots)
-    phone, anchor = 1 + phone_ppm * 1e-6, 1 + anchor_ppm * 1e-6
-    ratio = anchor / phone
-    noise = rng.standard_normal((3, *out_and_back_s.shape), dtype=np.float32)
-    noise *= np.float32(channel.stamp_noise_s / TICK_S)
-    # POLL's stamp is early or late by the first noise; RESPONSE is sent that much early or late.
-    poll_late = noise[0]
-    round1 = out_and_back_s * (1 / TICK_S)
-    round1 += poll_late
-    round1 *= phone
-    round1 += noise[1]
-    round1 += reply1 / ratio
-    np.rint(round1, out=round1)
-    late = poll_late if gap_s is None else poll_late - gap_s * (1 / TICK_S)
-    anchor_span = ratio * span
-    anchor_span -= late * anchor
-    anchor_span += noise[2]
+    phone = 1 + phone_ppm * 1e-6
+    ratio = anchor_ppm * 1e-6
+    ratio += 1
+    ratio *= 1 / phone
+    # POLL's stamp is late by p, RESPONSE is sent so much late and stamped late by r, FINAL by f.
+    # Only p + r and f - p are ever seen: two normal variables of twice the variance of one stamp,
+    # correlated by -1/2, which are made of two independent ones.
+    late, early = rng.standard_normal((2, *out_and_back.shape), dtype=np.float32)
+    late *= np.float32(channel.stamp_noise_s / TICK_S * sqrt(2))
+    early *= np.float32(channel.stamp_noise_s / TICK_S * sqrt(1.5))
+    round1 = np.multiply(out_and_back, phone, out=into.round1)
+    round1 += late
+    late *= np.float32(0.5)
+    early -= late
+    anchor_span = np.multiply(ratio, span, out=into.span)
+    anchor_span += early
+    if gap is not None:
+        anchor_span += gap * (1 + anchor_ppm * 1e-6)
     np.rint(anchor_span, out=anchor_span)
+    round1 += np.divide(reply1, ratio, out=ratio)
+    np.rint(round1, out=round1)
     # round1 * round2 - reply1 * reply2 with round2 = anchor_span - reply1, reply2 = span - round1.
-    flight = round1 * anchor_span
+    flight = np.multiply(round1, anchor_span, out=into.metres)
     flight -= reply1 * span
-    total = anchor_span + span
-    flight /= total
+    flight /= np.add(anchor_span, span, out=ratio)
     flight *= TICK_S * LIGHT_M_S
-    faster = span / anchor_span
-    faster -= 1.0
-    faster *= 1e9
-    return flight, faster, round1, anchor_span
+    faster = np.divide(span * 1e9, anchor_span, out=into.ratio)
+    faster -= 1e9
 
 
 def rounds_per_second(batches: int = 10, *, seed: int = 1) -> float:

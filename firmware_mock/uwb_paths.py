@@ -72,11 +72,15 @@ class Walk:
         at_s: (K,) time of each block.
         at_m: (K, T, 2) where each track's phone is.
         carrier: (K, T, 2) unit vector from each phone into its carrier; zero with a free view.
+        arrived_s: (P, T) when each track arrives at each waypoint.
+        done_s: (T,) when each track has spent its time at the last one.
     """
 
     at_s: Floats
     at_m: Floats
     carrier: Floats
+    arrived_s: Floats
+    done_s: Floats
 
     def where(self, block: int) -> Where:
         """Return all tracks in one block, as the channel takes them."""
@@ -146,7 +150,7 @@ def walks(
             at[:, track, axis] = np.interp(at_s, times[:, track], stations[:, track, axis])
         if path.back_pocket:
             carrier[:, track] = _facing(at_s, times[:, track], stations[:, track])
-    return Walk(at_s=at_s, at_m=at, carrier=carrier)
+    return Walk(at_s=at_s, at_m=at, carrier=carrier, arrived_s=times[::2], done_s=times[-1])
 
 
 def _plan(

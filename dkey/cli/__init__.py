@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "tap": ("dkey.cli.tap", "Run one transaction in the reader role, step by step."),
     "device": ("dkey.cli.device", "Serve the device role for someone else's reader."),
     "card": ("dkey.cli.card", "Emulate, pair, list and replace card keys."),
+    "walk": ("dkey.cli.walk", "Walk up to a simulated vehicle and watch what it decides."),
     "vehicle": ("dkey.cli.vehicle", "Create and run the mock vehicle."),
     "relay": ("dkey.cli.relay", "Run a mailbox server for key invitations."),
     "uwb": ("dkey.cli.uwb", "Serve a virtual UWB subsystem."),

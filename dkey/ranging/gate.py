@@ -165,6 +165,7 @@ class TrustGate:
         self._medians: deque[tuple[float, float]] = deque(maxlen=3)
         self._clock: list[float | None] = [None] * count
         self._clock_rounds = [0] * count
+        self._nearer = False
         self._failed: deque[bool] = deque(maxlen=self.settings.window)
         self._agreed = 0
         self._trusted_s = -inf
@@ -195,6 +196,7 @@ class TrustGate:
     def update(self, measured: RangingRound) -> Trust:
         """Take the next round and return the word on it."""
         found: dict[Reason, None] = {}  # a set that keeps its order
+        self._nearer = False
         if self._admissible(measured, found):
             good = self._good(measured, found)
             good = self._consistent(good, found)
@@ -207,7 +209,7 @@ class TrustGate:
                 # Says nothing against the rounds before, which carry on for a moment.
                 found[Reason.FEW_ANCHORS] = None
                 good = {}
-            self._failed.append(Reason.STS_FAILED in found or Reason.CLOCK_RATIO in found)
+            self._failed.append(Reason.STS_FAILED in found or self._nearer)
             if sum(self._failed) >= self.settings.failures:
                 self._suspect(
                     Reason.STS_FAILED if Reason.STS_FAILED in found else Reason.CLOCK_RATIO
@@ -274,12 +276,12 @@ class TrustGate:
                 self._suspect(Reason.IMPLAUSIBLE)
                 continue
             seen.add(each.anchor)
-            if self._sound(each, found):
+            if self._sound(each, measured.at_s, found):
                 assert each.distance_cm is not None
                 good[each.anchor] = each.distance_cm / 100
         return good
 
-    def _sound(self, each: AnchorRange, found: dict[Reason, None]) -> bool:
+    def _sound(self, each: AnchorRange, at_s: float, found: dict[Reason, None]) -> bool:
         settings = self.settings
         failed = each.status in STS_FAILURES
         if failed and settings.sts_status:
@@ -297,7 +299,22 @@ class TrustGate:
             found[Reason.IMPLAUSIBLE] = None
             self._suspect(Reason.IMPLAUSIBLE)
             return False
-        return not settings.clock_ratio or self._in_step(each, found)
+        if not settings.clock_ratio or self._in_step(each, found):
+            return True
+        self._nearer |= self._clock_rounds[each.anchor] > 1 and self._closer(each, at_s)
+        return False
+
+    def _closer(self, each: AnchorRange, at_s: float) -> bool:
+        """Whether a range is shorter than a walk since the last one explains.
+
+        A first path that was missed in one frame bends the clock ratio as well, but lengthens the
+        range: that costs the anchor, and is no sign of an attack.
+        """
+        assert each.distance_cm is not None
+        before, settings = self._ranges[each.anchor], self.settings
+        if before is None:
+            return True
+        return each.distance_cm / 100 < before[1] - settings.max_speed_m_s * (at_s - before[0])
 
     def _in_step(self, each: AnchorRange, found: dict[Reason, None]) -> bool:
         """Whether the clocks ran as before; an odd ratio leaves the running mean alone."""
@@ -316,6 +333,9 @@ class TrustGate:
         limit = settings.clock_sigmas * settings.clock_sd_ppb * (1 + 1 / rounds) ** 0.5
         if abs(ratio - base) > limit:
             found[Reason.CLOCK_RATIO] = None
+            if rounds == 1:
+                # Either of the two may be the odd one: the next is compared with this one.
+                self._clock[at] = ratio
             return False
         self._clock_rounds[at] = rounds + 1
         weight = max(settings.clock_weight, 1 / (rounds + 1))

@@ -30,6 +30,7 @@ from dkey.bench_reader.message_tap import MessageReport
 from dkey.bench_reader.reader_file import ReaderFile
 from dkey.bench_reader.tap import tap
 from dkey.cli.vectors import cli
+from dkey.cli.walk import cli as walk_cli
 from dkey.codec.ble import RkeAction, split_sdu
 from dkey.control.owner_window import OWNER_PAIRING_RULES
 from dkey.control.touch import Position
@@ -48,6 +49,7 @@ from firmware_mock.garage import create_vehicle
 from firmware_mock.head_unit import VERBS, HeadUnit
 from firmware_mock.owner_desk import OwnerDesk
 from firmware_mock.stage import Phone
+from firmware_mock.walk_scenario import parse_scenario
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = ROOT / "specs"
@@ -453,10 +455,39 @@ def test_the_key_example_has_the_fields_that_a_key_has() -> None:
     assert documented["code"] is None
 
 
+def test_the_scenario_example_is_a_scenario() -> None:
+    scenario = parse_scenario(example("scenario"))
+    assert (scenario.name, len(scenario.events), len(scenario.attacks)) == ("both", 1, 1)
+
+
+@pytest.mark.parametrize("kind", ["walk", "walk-record"])
+def test_the_walk_examples_are_what_the_seed_gives(kind: str, tmp_path: Path) -> None:
+    documented = {"walk": example("walk"), "walk-record": example("walk-record")}[kind]
+    record = tmp_path / "walk.jsonl"
+    words = ["approach", "--seed", "7", "--json", "--jsonl", str(record)]
+    printed = CliRunner().invoke(walk_cli, words).stdout if kind == "walk" else ""
+    if kind == "walk-record":
+        CliRunner().invoke(walk_cli, words)
+        printed = record.read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in printed.splitlines()]
+    for line in documented.splitlines():
+        wanted = json.loads(line)
+        assert any(shape(each) == shape(wanted) for each in lines)
+
+
+def shape(value: object) -> object:
+    """Return what a value is made of, without its figures, which differ between processors."""
+    if isinstance(value, dict):
+        return {name: shape(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [shape(each) for each in value[:1]]
+    return "number" if isinstance(value, int | float) else type(value).__name__
+
+
 def test_every_example_is_checked_here() -> None:
     own = Path(__file__).read_text(encoding="utf-8")
     names = [name for name, _ in EXAMPLE.findall(text_of("formats.md"))]
-    assert len(names) == len(set(names)) == 19
+    assert len(names) == len(set(names)) == 22
     assert [
         n for n in names if f'example("{n}")' not in own and f'tmp_path, "{n}"' not in own
     ] == []

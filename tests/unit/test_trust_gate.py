@@ -227,14 +227,39 @@ def test_a_frame_that_came_early_by_the_clocks_costs_its_anchor():
     assert 2 in after(settings={"clock_ratio": False}, **fields).anchors
 
 
+def odd(number, metres, ppb=170.0):
+    """Round ``number`` with a clock ratio off at anchor 2, its range changed by ``metres``."""
+    anchors = {"a2": {"clock_ratio_ppb": 1000.0 + ppb}}
+    return a_round(number, distances_cm=shifted(metres, 2), anchors=anchors)
+
+
 def test_an_odd_clock_ratio_does_not_become_the_norm():
     made = settled()
-    for n in range(1, 4):
-        word = made.update(
-            a_round(SETTLED + n, anchors={"a2": {"clock_ratio_ppb": 1000.0 + 170 * n}})
-        )
+    for n in range(1, 8):
+        word = made.update(odd(SETTLED + n, 0.0, 170.0 * n))
     assert 2 not in word.anchors
+    assert made.update(a_round(SETTLED + 8)).anchors == frozenset(range(6))
+
+
+@pytest.mark.parametrize(("metres", "suspicious"), [(-3.0, True), (0.0, False), (1.5, False)])
+def test_odd_clock_ratios_are_an_attack_when_they_bring_the_device_closer(metres, suspicious):
+    made = settled()
+    levels = {made.update(odd(SETTLED + n, metres)).level for n in range(1, 4)}
+    assert (TrustLevel.SUSPICIOUS in levels) is suspicious
+
+
+def test_odd_ranges_that_only_a_run_explains_are_an_attack():
+    made = settled()
+    for n in range(1, 4):
+        word = made.update(odd(SETTLED + n, -3.1 * BLOCK_S * n))
     assert word.level is TrustLevel.SUSPICIOUS
+
+
+def test_an_odd_clock_ratio_at_the_beginning_costs_its_anchor_a_round_only():
+    made = gate()
+    made.update(odd(1, 1.5, 700.0))
+    assert 2 not in made.update(a_round(2)).anchors
+    assert made.update(a_round(3)).anchors == frozenset(range(6))
 
 
 def test_a_clock_that_drifts_slowly_passes():

@@ -301,7 +301,7 @@ def outlived_signer(seed: int) -> None:
         ),
     ],
 )
-def forwarded_link(seed: int) -> None:
+def forwarded_offer(seed: int) -> None:
     offer = Offer(seed)
     _, stolen = offer.ask("thief")
     if not offer.take(stolen):
