@@ -1,4 +1,4 @@
-"""The story that ``dkey demo`` tells: over Bluetooth, then by touch.
+"""The story that ``dkey demo`` tells: over Bluetooth, by UWB, then by touch.
 
 A step says who does what and what must come of it; it is as expected only if outcome and code are
 right and, where the vehicle refuses, nothing of it changed. Time is told, not waited for.
@@ -15,6 +15,7 @@ from dkey.lifecycle.roles import CardProvenance, CredentialState, Permission, Ro
 from dkey.testing import FakeClock
 from firmware_mock.demo_radio import tell_radio
 from firmware_mock.demo_step import DemoStep
+from firmware_mock.demo_walk import tell_walk
 from firmware_mock.stage import Card, Phone, Recorder, Replayer, Stage
 
 if TYPE_CHECKING:
@@ -134,6 +135,10 @@ async def tell(
         note: Called with the text of each step before it is played, for a trace.
     """
     async for step in tell_radio(entropy, tap=tap):
+        if note is not None:
+            note(f"{step.step}: {step.outcome}")
+        yield step
+    for step in await tell_walk(entropy):
         if note is not None:
             note(f"{step.step}: {step.outcome}")
         yield step

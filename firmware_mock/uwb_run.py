@@ -157,6 +157,7 @@ class Responding(_Run):
         told = session.parameters
         self.radio = (told.channel, told.sync_code)
         self._told = 0
+        self._wrong: tuple[AnchorRange, ...] | None = None
 
     def start(self) -> None:
         """Listen from block 0 on."""
@@ -175,15 +176,17 @@ class Responding(_Run):
         return start_ns >= self.session.parameters.time0_ns - self.session.slot_ns // 2
 
     def failed(self, measured: Rounds) -> None:
-        """Report a round whose POLL did not carry the STS expected."""
-        self._tell(
-            tuple(
-                AnchorRange(
-                    anchor=n,
-                    status=RX_TIMEOUT if measured.status[0, n] == RX_TIMEOUT else STS_FAILED,
-                )
-                for n in self.anchors
+        """Remember a POLL without the STS expected: it may be somebody else's.
+
+        It is what the block comes to, unless a round of this session is heard yet: a chip tells of
+        each round once.
+        """
+        self._wrong = tuple(
+            AnchorRange(
+                anchor=n,
+                status=RX_TIMEOUT if measured.status[0, n] == RX_TIMEOUT else STS_FAILED,
             )
+            for n in self.anchors
         )
 
     def finished(self, closing: Closing, measured: Rounds, slot_ticks: int) -> None:
@@ -242,9 +245,9 @@ class Responding(_Run):
         rounds = self.session.starts_ns()
         for round_, _ in rounds[self._told :]:
             self.session.miss(round_)
-            self._tell(silence)
+            self._tell(self._wrong or silence)
             if not self.running:  # whoever was told may have stopped it
                 return
-        self._told = 0
+        self._told, self._wrong = 0, None
         self.session.next_block()
         self._plan()

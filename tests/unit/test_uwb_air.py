@@ -95,7 +95,7 @@ def test_a_mismatch_in_hopping_fails_from_the_block_where_the_rounds_differ(fiel
     world = World(agreed, changed(agreed, **field)).run()
     first, *rest = world.statuses()
     assert first == {MAC_DECODE}  # Final_Data names a round that the sequence does not have
-    assert rest == [{STS_FAILED}] * 9
+    assert rest == [{STS_FAILED}] * 8  # the last block is not over
 
 
 def test_an_adaptive_vehicle_follows_a_phone_that_always_hops() -> None:
@@ -104,10 +104,9 @@ def test_an_adaptive_vehicle_follows_a_phone_that_always_hops() -> None:
     assert world.statuses() == [{OK}] * 10
 
 
-def test_a_second_round_that_the_vehicle_does_not_expect_fails() -> None:
+def test_a_second_round_that_the_vehicle_does_not_expect_is_not_told() -> None:
     world = World(changed(mode=MacMode(offset=3)), PARAMETERS).run()
-    assert {OK} in world.statuses()
-    assert {STS_FAILED} in world.statuses()
+    assert {each for found in world.statuses() for each in found} == {OK}
 
 
 def test_a_second_round_that_the_phone_does_not_send_is_missed() -> None:
