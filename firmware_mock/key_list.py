@@ -165,11 +165,15 @@ class KeyList:
         if credential_id not in self._windows:
             return True
         last_s = self._standard.get(credential_id)
-        return last_s is not None and self.time.now_s() - last_s <= FAST_MAX_AGE_DAYS * DAY_S
+        return last_s is not None and self.now_s() - last_s <= FAST_MAX_AGE_DAYS * DAY_S
+
+    def now_s(self) -> int:
+        """Return the time that shared keys are held to: trusted, or signed by this owner."""
+        return max(self.time.now_s(), self.book.admissions.owner_time_s)
 
     def _timed(self, grant: Grant) -> Grant:
         window = self._windows.get(grant.credential_id)
-        if window is None or window[0] <= self.time.now_s() <= window[1]:
+        if window is None or window[0] <= self.now_s() <= window[1]:
             return grant
         return replace(grant, expired=True)
 
@@ -274,8 +278,7 @@ class KeyList:
                 if credential_id in self._pending:
                     self._first_use(change, grant, position)
                 if credential_id in self._windows:
-                    now_s = self.time.now_s()
-                    share_rows.keep_standard_use(self.store.file, credential_id, now_s)
+                    share_rows.keep_standard_use(self.store.file, credential_id, self.now_s())
                 sealed = self._seal.close(kpersistent, _place(credential_id, sub_id))
                 writes.put_kpersistent(credential_id, sub_id, sealed)
             else:

@@ -25,12 +25,15 @@ __all__ = [
     "INVITATION_TTL_H",
     "LOG_RETENTION_MONTHS",
     "LOST_LOCK_S",
+    "MAX_ACCOUNT",
     "MAX_CARDS",
     "MAX_CHAIN",
     "MAX_DEVICES_PER_HOLDER",
+    "MAX_ENDED_SHARES",
     "MAX_FAST_CANDIDATES",
     "MAX_HOLDERS",
     "MAX_SHARES",
+    "MAX_WITHDRAWN",
     "MOBIKEY_SLEEP_H",
     "MONTH_DAYS",
     "PAD_GRACE_S",
@@ -40,6 +43,8 @@ __all__ = [
     "PAUSE_PER_YEAR",
     "PROVIDER_GRACE_MIN",
     "RELAY_BODY_BYTES",
+    "RELAY_CREATES_BURST",
+    "RELAY_CREATES_PER_H",
     "RELAY_MAILBOXES",
     "RELAY_REQUESTS_BURST",
     "RELAY_REQUESTS_PER_S",
@@ -67,8 +72,14 @@ YEAR_DAYS: Final = 365
 # Holders and shares.
 MAX_SHARES: Final = 3
 """Concurrent sharees of one vehicle, over all sharers (K716; S10, C1)."""
+MAX_WITHDRAWN: Final = 256
+"""References in one withdrawal list, so that two lists and a chain fit into a mailbox (ours)."""
 MAX_HOLDERS: Final = 1 + MAX_SHARES
 """Holders whose devices may be tried: the owner and the sharees (security 5, case 34)."""
+MAX_ACCOUNT: Final = 254
+"""Bytes of an account id, which has the form of an e-mail address (RFC 5321; S5)."""
+MAX_ENDED_SHARES: Final = 256
+"""Shares that ended and are still shown, the newest ones (ours)."""
 MAX_CHAIN: Final = 2
 """Attestations in a row: the actual user's, then an associate's, who shares no further (C17)."""
 MAX_DEVICES_PER_HOLDER: Final = 4
@@ -159,6 +170,10 @@ INVITATION_TTL_H: Final = 48
 """Longest time that a relay keeps an invitation (secure-credential-transfer draft, sample)."""
 RELAY_BODY_BYTES: Final = 65_536
 """Largest request that a relay reads (ours)."""
+RELAY_CREATES_BURST: Final = 60
+"""Mailboxes that one client may make at once (ours)."""
+RELAY_CREATES_PER_H: Final = 60
+"""Mailboxes that one client may make in an hour: no few of them fill the relay (ours)."""
 RELAY_MAILBOXES: Final = 100_000
 """Mailboxes that a relay keeps at a time (ours)."""
 RELAY_REQUESTS_BURST: Final = 60

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dkey.errors import PolicyRefusal, RefusalCode
 from dkey.lifecycle.cascade import beneath
 from dkey.lifecycle.claims import key_ref
-from dkey.lifecycle.policy import MAX_SHARES
+from dkey.lifecycle.policy import MAX_ENDED_SHARES, MAX_SHARES, MAX_WITHDRAWN
 from dkey.lifecycle.ring_effects import Effect, KeyEnded, KeyHeld, KeyLifted
 from dkey.lifecycle.ring_state import Ended, Held, ShareState, Withdrawn
 from dkey.lifecycle.ring_value import Ring
@@ -43,6 +43,7 @@ class Draft:
         self.flags = ring.flags
         self.vehicle = ring.vehicle
         self.epoch = ring.epoch
+        self.told_epoch = ring.told_epoch
         self.now_s = max(at_s, ring.clock_s)
         self.owner = ring.owner
         self.owner_key_x = ring.owner_key_x
@@ -73,6 +74,7 @@ class Draft:
             vehicle=self.vehicle,
             flags=self.flags,
             epoch=self.epoch,
+            told_epoch=self.told_epoch,
             clock_s=self.now_s,
             owner=self.owner,
             owner_key_x=self.owner_key_x,
@@ -151,6 +153,17 @@ class Draft:
                 return share
         raise PolicyRefusal(RefusalCode.KEY_UNKNOWN, "this vehicle has no such share")
 
+    def has_room(self) -> bool:
+        """Whether the list can name one more key, when all that live are withdrawn one day."""
+        if self._most_listed() > MAX_WITHDRAWN:
+            self.forget_expired()
+        return self._most_listed() <= MAX_WITHDRAWN
+
+    def _most_listed(self) -> int:
+        """Return how long the list gets with every key, the owner's and one more on it."""
+        cards = sum(1 for each in self.cards if each.ended is None)
+        return len(self.withdrawn) + len(self.live) + cards + 2
+
     # --- changes ------------------------------------------------------------------------------
 
     def listed(self) -> None:
@@ -176,12 +189,29 @@ class Draft:
         self.withdrawn = (*self.withdrawn, Withdrawn(item=item, until_s=until_s))
         self._listed = True
 
+    def forget_oldest(self) -> None:
+        """Keep no more of what ended than is shown, whoever invites and revokes all day."""
+        ended = [each.share_id for each in self.shares if each.state is ShareState.ENDED]
+        if len(ended) > MAX_ENDED_SHARES:
+            gone = set(ended[:-MAX_ENDED_SHARES])
+            self.shares = [each for each in self.shares if each.share_id not in gone]
+
+    def forget_expired(self) -> None:
+        """Take from the list what is expired anyway."""
+        now_s = self.now_s
+        kept = tuple(each for each in self.withdrawn if not each.until_s or each.until_s >= now_s)
+        if kept != self.withdrawn:
+            self.withdrawn = kept
+            self._listed = True
+
     def end(self, share: Share, reason: Ended) -> None:
         """End a share for good, and what stands on it (S54); a share that ended stays as it is."""
         if share.state is ShareState.ENDED:
             return
         below = self.beneath(share)
         self.put(share.ended_as(reason, self.now_s))
+        if share.role is Role.ACTUAL_USER:
+            self.may_pause = False  # it was delegated to this one (S86)
         if reason is not Ended.EXPIRED:
             self.withdraw(share.share_id, share.not_after_s)
         elif share.holds:

@@ -186,9 +186,9 @@ def race_for_a_place(seed: int) -> None:
             why="whoever proved a key may sign, and nobody asks whose word it is",
             also=(
                 Edit(
-                    module=ADMISSION,
-                    old="        elif self.owner_x is not None and root.signer == self.owner_x:",
-                    new="        elif self.owner_x is not None:",
+                    module="dkey.lifecycle.admission_checks",
+                    old="    elif now.owner_x is not None and root.signer == now.owner_x:",
+                    new="    elif now.owner_x is not None:",
                 ),
             ),
         ),
@@ -270,11 +270,11 @@ def share_used_twice(seed: int) -> None:
             why="every holder of a key may sign the next",
             also=(
                 Edit(
-                    module=ADMISSION,
-                    old="""                parent.reshare
-                and parent.role is Role.ACTUAL_USER
-                and child.signer""",
-                    new="                child.signer",
+                    module="dkey.lifecycle.admission_checks",
+                    old="""            parent.reshare
+            and parent.role is Role.ACTUAL_USER
+            and child.signer""",
+                    new="            child.signer",
                 ),
             ),
         ),
