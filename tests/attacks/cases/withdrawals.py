@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from dkey.errors import StoreError
+from dkey.lifecycle.claims import Issuer
 from dkey.lifecycle.policy import DAY_S, FAST_MAX_AGE_DAYS
 from tests.durability.delivery_world import World, opened, parcel_of
 from tests.durability.powercut import Outage
@@ -283,7 +284,31 @@ def clock_set_back(seed: int) -> None:
 def clock_stands(seed: int) -> None:
     with Parked(seed) as parked:
         side = side_of(parked)
+        side.provide()
+        friend = friend_of(parked, not_after_s=side.now_s + 100)
+        parked.wall_s -= 10
+        said = side.list(1, issuer=Issuer.AUTHORITY, issued_s=side.now_s + 500)
+        parked.vehicle.share_desk.take_list(said)
+        assert not opens(parked, friend), "a key lives longer than what was signed since"
+
+
+@case(
+    20,
+    "what the owner signed moves the time of shares, and the next owner's shares begin anew",
+    source="security 5: last-seen signed time",
+    broken=[
+        Broken(
+            module="firmware_mock.key_list",
+            old="        return max(self.time.now_s(), self.book.admissions.owner_time_s)",
+            new="        return self.time.now_s()",
+            why="the time that the owner signed is not looked at",
+        ),
+    ],
+)
+def owners_time(seed: int) -> None:
+    with Parked(seed) as parked:
+        side = side_of(parked)
         friend = friend_of(parked, not_after_s=side.now_s + 100)
         parked.wall_s -= 10
         deliver(parked, side.list(1, issued_s=side.now_s + 500))
-        assert not opens(parked, friend), "a key lives longer than what was signed since"
+        assert not opens(parked, friend), "a key lives longer than what its owner signed since"
