@@ -146,9 +146,11 @@ class KeyList:
         """Return the credential with this x-coordinate as the readers know it now."""
         return self._readers[Position.BLE].directory.by_x(x)
 
-    def is_shared(self, credential_id: str) -> bool:
-        """Whether a credential is a shared key that was let in by its attestation."""
-        return credential_id in self._windows
+    @property
+    def owner_withdrawn(self) -> bool:
+        """Whether the owner's key was withdrawn for good and the vehicle was not cleared since."""
+        now = self.book.admissions
+        return now.owner_x is not None and key_ref(now.owner_x) in now.gone
 
     def features(self, credential_id: str) -> frozenset[Feature]:
         """Return what a credential's device is able to; everything where it never said."""

@@ -144,6 +144,8 @@ class OwnerDesk:
         """
         vehicle = self._vehicle
         self._issue()
+        if vehicle.keys.owner_withdrawn:
+            self.unpair()  # nothing of the owner who is gone may stand beside the next one
         code, salt = one_time_code(vehicle.entropy), vehicle.entropy.random(16)
         stretch = Stretch(salt=salt, cost=self._cost)
         registration = await asyncio.to_thread(self._stretch, stretch, code)

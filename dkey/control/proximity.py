@@ -313,9 +313,10 @@ class Proximity:
 
 def _counts(key: KeyPresence) -> bool:
     """Whether the key is usable and its place may be used."""
-    return (
-        key.consent is True and key.grant is not None and key.grant.state is CredentialState.ACTIVE
-    )
+    grant = key.grant
+    if key.consent is not True or grant is None:
+        return False
+    return grant.state is CredentialState.ACTIVE and not grant.expired
 
 
 def _is_at(key: KeyPresence, zone: Zone) -> bool:

@@ -566,6 +566,21 @@ async def test_a_factory_reset_ends_a_running_attempt_and_resets_the_codes(cabin
     assert await cabin.desk.open_window()
 
 
+async def test_an_owner_who_was_withdrawn_makes_place_for_the_next_in_a_new_epoch(cabin):
+    former = await cabin.phone()
+    await cabin.air(former)
+    await cabin.handle(former.access())
+    (owner,) = cabin.vehicle.store.credentials()
+    cabin.vehicle.set_state(owner.credential_id, CredentialState.REVOKED)
+    fresh = await cabin.phone()
+    assert (await cabin.air(fresh)).code is None
+    assert fresh.kept.owner_epoch == 2
+    cabin.restart()
+    assert (await cabin.handle(fresh.access())).code is None
+    assert cabin.vehicle.keys.book.admissions.owner_x == fresh.vault.public("key").x
+    assert (await cabin.handle(former.access())).code is Code.KEY_REVOKED
+
+
 async def test_no_factory_reset_while_driving(cabin):
     cabin.vehicle.body.speed_kmh = 30.0
     before = cabin.kept()

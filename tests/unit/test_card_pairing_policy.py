@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -65,6 +66,7 @@ TABLE = [
     (Code.KEY_SUSPENDED, {"owner": owner(state=CredentialState.SUSPENDED)}),
     (Code.CARD_BLOCKED, {"owner": owner(state=CredentialState.REPLACED)}),
     (Code.KEY_REVOKED, {"owner": owner(state=CredentialState.REVOKED)}),
+    (Code.KEY_EXPIRED, {"owner": replace(owner(), expired=True)}),
     (Code.NOT_AUTHORISED, {"owner": None}),
     (Code.NOT_AUTHORISED, {"fast": True}),
     (Code.IGNITION_OFF, {"signals": body(ignition_on=False)}),

@@ -47,13 +47,21 @@ SUSPICIOUS = Trust(level=TrustLevel.SUSPICIOUS)
 PASSIVE = ProximitySettings(mode=ProximityMode.PASSIVE_APPROACH)
 
 
-def grant(name="k1", *, permission=Permission.ENTRY_AND_START, role=Role.OWNER, state="ACTIVE"):
+def grant(
+    name="k1",
+    *,
+    permission=Permission.ENTRY_AND_START,
+    role=Role.OWNER,
+    state="ACTIVE",
+    expired=False,
+):
     return Grant(
         credential_id=name,
         name="phone",
         role=role,
         permission=permission,
         state=CredentialState(state),
+        expired=expired,
     )
 
 
@@ -118,6 +126,7 @@ REFUSALS = [
     ({"role": Role.CARD}, Code.FEATURE_NOT_SUPPORTED),
     ({"state": "SUSPENDED"}, Code.KEY_SUSPENDED),
     ({"state": "REVOKED"}, Code.KEY_REVOKED),
+    ({"expired": True}, Code.KEY_EXPIRED),
     ({"consent": False}, Code.CONSENT_MISSING),
     ({"trust": SUSPICIOUS}, Code.STANDARD_REQUIRED),
     ({"trust": DOUBTFUL}, Code.OUT_OF_ZONE),

@@ -152,6 +152,7 @@ def test_a_clock_that_went_back_refuses(now_s: float) -> None:
             OTHERS,
         ),
         (RefusalCode.KEY_REVOKED, {"grant": replace(OWNER, state=CredentialState.REVOKED)}, OTHERS),
+        (RefusalCode.KEY_EXPIRED, {"grant": replace(OWNER, expired=True)}, OTHERS),
         (
             RefusalCode.PERMISSION_ENTRY_ONLY,
             {"grant": replace(OWNER, permission=Permission.ENTRY)},

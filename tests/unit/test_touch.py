@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import product
 from math import inf, nan
 
@@ -159,6 +159,7 @@ HANDLE_TABLE = [
     (Code.KEY_SUSPENDED, {"key": grant(CredentialState.SUSPENDED)}),
     (Code.CARD_BLOCKED, {"key": grant(CredentialState.REPLACED, role=Role.CARD)}),
     (Code.KEY_REVOKED, {"key": grant(CredentialState.REVOKED)}),
+    (Code.KEY_EXPIRED, {"key": replace(grant(), expired=True)}),
     (Code.DRIVING, {"body": signals(speed_kmh=3.0)}),
     (Code.DOOR_NOT_LOCKED, {"body": signals(locked=None), "intent": Intent.UNLOCK}),
     (Code.TOO_SOON, {"last": NOW - 0.5}),
@@ -180,6 +181,7 @@ START_TABLE = [
     (Code.KEY_SUSPENDED, {"pad": on_pad(grant(CredentialState.SUSPENDED))}),
     (Code.CARD_BLOCKED, {"pad": on_pad(grant(CredentialState.REPLACED))}),
     (Code.KEY_REVOKED, {"pad": on_pad(grant(CredentialState.REVOKED))}),
+    (Code.KEY_EXPIRED, {"pad": on_pad(replace(grant(), expired=True))}),
     (Code.PERMISSION_ENTRY_ONLY, {"pad": on_pad(grant(permission=Permission.ENTRY))}),
     (Code.STANDARD_REQUIRED, {"pad": on_pad(grant(), fast=True)}),
     (Code.IMMOBILISED, {"body": signals(immobilised=True)}),

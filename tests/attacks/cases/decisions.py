@@ -86,7 +86,7 @@ def fast_start_rules(seed: int) -> None:
     source="Apple Platform Security: standard is mandatory for engine start",
     broken=[
         Broken(
-            module="firmware_mock.vehicle",
+            module="firmware_mock.touch_tap",
             old="reader.authenticate(Flow.AUTO if handle else Flow.STANDARD)",
             new="reader.authenticate(Flow.AUTO)",
             why="the pad takes what the handle takes, and the rules do not look at the flow",
