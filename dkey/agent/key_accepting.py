@@ -170,16 +170,6 @@ class Friend:
             self._store.vault.delete(old)
         return exchange
 
-    def decline(self, share_id: bytes) -> None:
-        """Do not take the key.
-
-        Raises:
-            PolicyRefusal: NOT_AUTHORISED, it was imported already.
-        """
-        with self._book.change() as change:
-            exchange = self._in(change, share_id)
-            self._put(change, exchange, self.value(exchange).decline())
-
     def carry(self, raw: bytes) -> bool:
         """Keep a withdrawal list to carry to its vehicle; return whether it was news.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from dkey.agent.key_records import KeyLink, Kind
 from dkey.agent.key_sharing import Offer, Sharer
 from dkey.crypto.p256 import PublicKey
-from dkey.errors import LinkError, PolicyRefusal, RefusalCode
+from dkey.errors import LinkError, PolicyRefusal, RefusalCode, RemoteFault
 from dkey.lifecycle.attestation import read_attestation
 from dkey.lifecycle.claims import Issuer
 from dkey.lifecycle.command_codec import decode
@@ -210,7 +210,7 @@ class Desk:
                 self._tell(waiting, refused, effects)
             self._take_keys()
             self._take_list()
-        except LinkError as exc:
+        except (LinkError, RemoteFault) as exc:  # what does not verify is no answer
             return Reached(
                 reached=False,
                 text=Exception.__str__(exc),

@@ -10,13 +10,13 @@ from __future__ import annotations
 from contextlib import suppress
 from enum import StrEnum
 from hashlib import sha256
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from dkey.crypto.kdf import hkdf
 from dkey.errors import AuthenticationError, PolicyRefusal, RefusalCode, WireError
 from dkey.lifecycle.envelope import Direction, open_envelope
 from dkey.lifecycle.share_messages import Step
-from dkey.lifecycle.share_states import ShareState
+from dkey.lifecycle.share_states import SHARER_TRANSITIONS, ShareInput, ShareState, allow
 
 if TYPE_CHECKING:
     from dkey.agent.key_accepting import Friend
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from dkey.crypto.secret import Secret
 
 __all__ = ["FriendPost", "Mailbox", "Progress", "SharerPost", "claim_of"]
+
+
+_OVER: Final = (ShareState.EXPIRED, ShareState.LOCKED, ShareState.DECLINED)
 
 
 class Mailbox(Protocol):
@@ -105,10 +108,13 @@ class SharerPost:
 
         Raises:
             PolicyRefusal: A wrong PIN, which was counted; the invitation lies there again.
+                CODE_TIMEOUT, CODE_LOCKED_OUT, NOT_AUTHORISED: it is over, or was taken back.
             LinkError: The relay is away.
         """
         exchange = self.leave()
-        value = self._sharer.value(exchange)
+        value = self._sharer.current(exchange)
+        if value.state in _OVER:
+            allow(value.state, ShareInput.REQUEST, SHARER_TRANSITIONS)
         if value.state is ShareState.IMPORTED:
             return Progress.DONE
         if value.state is ShareState.REQUESTED:

@@ -71,6 +71,10 @@ class Sharer:
         """Return the exchange itself."""
         return SharerExchange.from_value(cbor.decode(exchange.value), self._store.seal)
 
+    def current(self, exchange: Exchange) -> SharerExchange:
+        """Return the exchange as it is at this time."""
+        return self.value(exchange).tick(self._book.now_s)
+
     def exchanges(self, vehicle: bytes | None = None) -> tuple[Exchange, ...]:
         """Return the exchanges in which this phone shares."""
         return tuple(

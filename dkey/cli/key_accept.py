@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ _out = click.Path(dir_okay=False, path_type=Path)
 def accept(call: KeyCall, what: str | None, **how: Any) -> None:
     """Accept an invitation: a file, the link to a mailbox, or the text of a QR code.
 
+    - reads link or text from standard input, where no other user of the computer can see it.
     A withdrawal list that `dkey key show --list` wrote is taken too, to be carried to the vehicle.
     """
     with call.opened(create=True) as store:
@@ -44,6 +46,8 @@ def _accept(call: KeyCall, store: Any, what: str, how: dict[str, Any]) -> None:
     from dkey.lifecycle.invitation import ShareLink  # noqa: PLC0415
 
     friend = Friend(store, call.entropy)
+    if what == "-":
+        what = sys.stdin.readline()
     if _is_file(what):
         content = read_small(Path(what))
         if content[:1] == b"\xd2":  # a signed statement: tag 18

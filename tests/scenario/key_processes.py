@@ -143,23 +143,31 @@ class World:
 
     @contextmanager
     def driving(self) -> Iterator[World]:
-        """Run the vehicle; its output is drained into a file."""
+        """Run the vehicle while the block runs."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.kill()
+
+    def start(self) -> None:
+        """Start the vehicle; its output goes to a file."""
         log = self.folder / "car.log"
         with log.open("a+") as out:
             out.seek(0, 2)
             begin = out.tell()
-            process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [*DKEY, "vehicle", "run", "--state", str(self.folder / "car"), "--json"],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )
-            try:
-                self.ready = self._first(process, log, begin)
-                yield self
-            finally:
-                process.kill()
-                process.wait()
+        self.ready = self._first(self.process, log, begin)
+
+    def kill(self) -> None:
+        """Cut the vehicle's power."""
+        self.process.kill()
+        self.process.wait()
 
     def _first(self, process: subprocess.Popen[bytes], log: Path, begin: int) -> dict[str, Any]:
         for _ in range(DEADLINE_S * 20):

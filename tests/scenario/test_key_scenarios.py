@@ -121,10 +121,23 @@ def test_the_owner_s_own_phone_brings_suspension_and_resumption(world, owner):
     friend.meets()
     owner.key("suspend", friend.account)
     assert owner.meets()["reached"] is True
+    world.kill()
+    world.start()
     assert friend.agent("unlock")["ok"] is False
     owner.key("resume", friend.account)
     owner.meets()
     assert friend.agent("unlock")["doors"] == OPEN
+
+
+def test_after_a_transfer_every_phone_is_refused_once_the_owner_s_came_by(world, owner):
+    friend = world.phone("friend")
+    owner.gives(friend)
+    friend.meets()
+    given = owner.key("transfer", "--yes").object["vehicles"][0]
+    assert given["half_removed"] == "VEHICLE"
+    owner.meets()
+    for phone in (owner, friend):
+        assert phone.agent("unlock")["ok"] is False
 
 
 def test_a_friend_who_may_only_enter_cannot_start(world, owner):

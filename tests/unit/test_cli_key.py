@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -222,6 +223,12 @@ def test_the_text_of_an_invitation_is_accepted_too(owner, friend):
     link = owner.key("share", FRIEND).object["share"]["link"]
     assert link.startswith("dkey:share?")
     assert friend.key("accept", link).object["result"] == "waiting"
+
+
+def test_a_link_is_read_from_standard_input(owner, friend, monkeypatch):
+    link = owner.key("share", FRIEND).object["share"]["link"]
+    monkeypatch.setattr("sys.stdin", io.StringIO(link + "\n"))
+    assert friend.key("accept", "-").object["result"] == "waiting"
 
 
 def test_a_qr_is_drawn(owner):

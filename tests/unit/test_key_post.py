@@ -11,6 +11,7 @@ from key_world import FRIENDS, OWNER, paired
 from dkey.agent.key_accepting import Friend
 from dkey.agent.key_post import FriendPost, Progress, SharerPost, claim_of
 from dkey.agent.key_records import Post
+from dkey.agent.key_settling import settle
 from dkey.agent.key_sharing import Offer, Sharer
 from dkey.agent.store import AgentStore, KeyState
 from dkey.crypto.secret import Secret
@@ -207,6 +208,27 @@ def test_the_third_wrong_pin_ends_it(tmp_path):
         codes.append(refused.value.code)
     assert codes[-1] is RefusalCode.CODE_LOCKED_OUT
     both.close()
+
+
+def test_an_invitation_that_was_taken_back_is_not_waited_for(both):
+    both.out.leave()
+    with both.owner.keys.change() as change:
+        both.sharer.stop(change, both.share_id)
+    with pytest.raises(PolicyRefusal):
+        both.out.step()
+
+
+def test_an_invitation_that_ran_out_gives_its_place_back(both, monkeypatch):
+    both.out.leave()
+    monkeypatch.setattr(both.owner.keys, "_clock", lambda: NOW_S + 90_000)
+    settle(both.owner, both.entropy)
+    assert both.owner.keys.book(GROUP).ring.live == ()
+    with pytest.raises(PolicyRefusal) as over:
+        both.out.step()
+    assert over.value.code is RefusalCode.CODE_TIMEOUT
+    head = both.owner.ledger.head
+    settle(both.owner, both.entropy)
+    assert both.owner.ledger.head == head
 
 
 def test_a_friend_s_claim_is_the_same_again_and_another_for_another_store():
