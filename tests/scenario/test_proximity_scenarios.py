@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 
 import pytest
@@ -14,8 +15,9 @@ from dkey.control.proximity import ProximityMode
 from dkey.control.rules import Action
 from dkey.errors import RefusalCode
 from dkey.lifecycle.features import DK2_TOUCH
+from dkey.lifecycle.policy import LOST_LOCK_S
 from dkey.lifecycle.roles import CredentialState, Permission, Role
-from dkey.ranging import chip_session
+from dkey.ranging import chip_session, ursk_life
 from dkey.ranging.gate import TrustLevel
 from dkey.ranging.layout import Zone
 from dkey.ranging.setup_steps import SetupState
@@ -243,6 +245,35 @@ async def test_anchors_that_lie_about_their_state_unlock_nothing():
         car.anchors.subsystem.chip.faults.state = SessionState.INIT
         owner = await car.phone().connect()
         await owner.walk(DOOR_M)
+        assert car.body.locked is True
+
+
+@story
+async def test_a_secret_whose_time_is_over_needs_a_new_connection_and_gets_it(monkeypatch):
+    monkeypatch.setattr(ursk_life, "URSK_TTL_S", 5.0)
+    async with scene() as car:
+        owner = await car.phone().connect()
+        await owner.walk((3.0, 9.0), stay_s=6.0)
+        assert owner.session is not None
+        assert not await owner.session.alive()
+        assert any("new connection" in each["hint"] for each in owner.told("ranging_trouble"))
+        count = len(owner.told("ranging"))
+        monkeypatch.setattr(ursk_life, "URSK_TTL_S", 3600.0)
+        await owner.connect()
+        await owner.walk(DOOR_M)
+        assert len(owner.told("ranging")) > count
+        assert car.body.locked is False
+
+
+@story
+async def test_a_phone_that_leaves_without_a_word_locks_the_vehicle_behind_it():
+    async with scene() as car:
+        owner = await car.phone().connect()
+        await owner.walk(DOOR_M)
+        assert car.body.locked is False
+        assert owner.near is not None
+        await owner.near.aclose()
+        await asyncio.sleep(LOST_LOCK_S + 1)
         assert car.body.locked is True
 
 
