@@ -8,7 +8,8 @@ import functools
 import pytest
 
 from attacks.cases.ranged_scene import DOOR_M, FAR_M, LAYOUT, SEAT_M, jumped, scene
-from dkey.codec.ble import RkeAction, StatusSource
+from dkey.codec.ble import Message, MessageType, RkeAction, StatusSource, SupplementaryId
+from dkey.codec.ble_contents import Opaque
 from dkey.codec.uci_params import AppConfig, parameter
 from dkey.codec.uci_status import SessionState
 from dkey.control.proximity import ProximityMode
@@ -275,6 +276,25 @@ async def test_a_phone_that_leaves_without_a_word_locks_the_vehicle_behind_it():
         await owner.near.aclose()
         await asyncio.sleep(LOST_LOCK_S + 1)
         assert car.body.locked is True
+
+
+@story
+async def test_a_malformed_message_of_ranging_ends_the_connection_and_leaves_nothing_behind():
+    async with scene() as car:
+        owner = await car.phone().connect()
+        await owner.walk((3.0, 9.0), stay_s=1.0)
+        assert car.anchors.subsystem.chip.sessions
+        assert owner.session is not None
+        garbage = Message(MessageType.SUPPLEMENTARY, SupplementaryId.TIME_SYNC, b"\x00\x01\x00")
+        owner.session.say(Opaque(message=garbage))
+        await asyncio.sleep(1.0)
+        assert not await owner.session.alive()
+        assert car.desk.phones == ()
+        assert car.anchors.subsystem.chip.sessions == {}
+        assert owner.uwb_link.subsystem.chip.sessions == {}
+        await owner.connect()
+        await owner.walk(DOOR_M)
+        assert car.body.locked is False
 
 
 @story

@@ -89,8 +89,6 @@ def test_who_does_not_fit_is_put_off_and_comes_in_when_there_is_room():
     assert 5 <= len(served) < len(phones)
     assert TroubleKind.FULL in world.troubles()
     late = phones[-1]
-    late.take(late.end.initiate(world.now_s))
-    world.settle()
     assert said(world.events, RangingKind.SETUP_LATER)
     for each in served:
         each.disconnect()
