@@ -20,7 +20,6 @@ from dkey.access.ble_events import (
     Established,
     Exchanged,
     RangingReceived,
-    RangingUnavailable,
 )
 from dkey.access.ble_reader import ReaderBleSession
 from dkey.access.ble_rules import HANDSHAKE_S
@@ -36,7 +35,6 @@ from dkey.errors import (
     DkeyError,
     LinkError,
     LinkReason,
-    LocalFault,
     RefusalCode,
     RemoteFault,
 )
@@ -45,6 +43,7 @@ from dkey.lifecycle.roles import CredentialState, Role
 from dkey.link.session_driver import SessionDriver
 from firmware_mock.outcome import status_of
 from firmware_mock.tapped_link import TappedLink
+from firmware_mock.uwb_peer import UwbPeer
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
     from dkey.access.enrolled import EnrolledCredential
     from dkey.access.exchange import ExchangeRequest
     from dkey.access.session import Session
-    from dkey.codec.ble_contents import Content
     from dkey.control.rules import Grant
     from dkey.link.base import Link
     from dkey.link.message_link import MessageTap
@@ -259,6 +257,9 @@ class _Peer:
         self._driver: SessionDriver[BleEvent] = SessionDriver(
             self._session, messages, clock=self._vehicle.clock, take=self._take
         )
+        self._uwb: UwbPeer | None = None
+        if desk.uwb is not None:
+            self._uwb = UwbPeer(desk.uwb, self._session, self._driver, self._take)
         self._fast = False
         self._transaction: Session | None = None
         self._delivery: Generator[ExchangeRequest, tuple[bytes, ...], None] | None = None
@@ -294,34 +295,6 @@ class _Peer:
         ble = position is Position.BLE
         return StatusSource.THIS_DEVICE_BLE if ble else StatusSource.THIS_DEVICE_NFC
 
-    # --- ranging, for the desk that does it ---------------------------------------------------
-
-    @property
-    def standard(self) -> bool:
-        """Whether it ran a standard transaction."""
-        return self._established and not self._fast
-
-    def say(self, content: Content) -> None:
-        """Send a content of ranging; one that is out of turn ends the session."""
-        if self._established and not self._session.done:
-            try:
-                self._take(self._session.send(content, self._vehicle.clock()))
-            except LocalFault as exc:
-                self._take(self._session.reject(exc))
-            self._driver.wake()
-
-    def no_secret(self, text: str) -> None:
-        """Tell that the ranging secret is gone."""
-        self._desk.report("ranging_unavailable", credential=self.credential, text=text)
-        if self._established and not self._session.done:
-            self._take(self._session.unavailable(self._vehicle.clock()))
-            self._driver.wake()
-
-    def violated(self, error: DkeyError) -> None:
-        """End the connection of a phone that broke the protocol."""
-        self._take(self._session.reject(error))
-        self._driver.wake()
-
     # --- events of the session ----------------------------------------------------------------
 
     def _take(self, events: Iterable[BleEvent]) -> None:
@@ -333,21 +306,17 @@ class _Peer:
                     self._deliver(event.reads)
                 case Established():
                     self._established = True
-                    if self._desk.uwb is not None:
-                        self._desk.uwb.joined(self, event)
                 case CommandRequested():
                     self._requested(event)
                 case RangingReceived():
                     self._ranging(event)
-                case RangingUnavailable() if self._desk.uwb is not None:
-                    self._desk.uwb.left(self)
                 case Ended():
                     self._established = False
                     self.ended = event.reason.value
-                    if self._desk.uwb is not None:
-                        self._desk.uwb.left(self)
                 case _:
                     pass
+            if self._uwb is not None:
+                self._uwb.note(event, self.grant, standard=not self._fast)
 
     def _authenticated(self, event: Authenticated) -> None:
         transaction, desk = event.transaction, self._vehicle.share_desk
@@ -451,7 +420,7 @@ class _Peer:
     def _ranging(self, event: RangingReceived) -> None:
         """Range, or put off ranging that nobody here does."""
         content = event.content
-        if self._desk.uwb is not None and self._desk.uwb.received(self, content):
+        if self._uwb is not None and self._uwb.received(content):
             return
         if isinstance(content, Ranging) and content.kind in _LATER:
             later = Ranging(kind=_LATER[RangingKind(content.kind)])

@@ -72,15 +72,13 @@ class RangedPeer(Protocol):
     """A phone's connection, as this desk needs it."""
 
     grant: Grant | None
-
-    @property
-    def standard(self) -> bool:
-        """Whether it ran a standard transaction."""
+    standard: bool
+    """Whether it ran a standard transaction."""
 
     def say(self, content: Content) -> None:
         """Send a content of ranging."""
 
-    def no_secret(self, text: str) -> None:
+    def no_secret(self) -> None:
         """Tell that the ranging secret is gone."""
 
     def violated(self, error: DkeyError) -> None:
@@ -227,7 +225,7 @@ class UwbDesk:
             return
         session_id = established.session_id
         if session_id in self._phones:  # one in four thousand million: not worth more
-            peer.no_secret("another phone's session has the same name")
+            peer.no_secret()
             return
         tracker = DeviceTracker(self.layout, session_id, self._estimator())
         self._phones[session_id] = _Ranged(peer, tracker)
@@ -265,7 +263,8 @@ class UwbDesk:
                 case Tell() if phone is not None:
                     phone.peer.say(event.content)
                 case Unavailable() if phone is not None:
-                    phone.peer.no_secret(event.text)
+                    self.report("ranging_unavailable", credential=_name(phone), text=event.text)
+                    phone.peer.no_secret()
                 case Violated() if phone is not None:
                     phone.peer.violated(event.error)
                 case Began():

@@ -83,7 +83,7 @@ class DeviceEvent:
     status: int
     keys: SessionKeys
     kpersistent: Secret | None
-    transaction_id: bytes = bytes(16)
+    transaction_id: bytes = field(default=bytes(16), repr=False)
 
 
 def key_slot(public: PublicKey) -> bytes:

@@ -7,7 +7,7 @@ that nothing of an earlier one stays in the subsystem.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
@@ -64,6 +64,17 @@ class _Step(Enum):
     CONFIGURED = "configured"
     STARTED = "started"
     STOPPED = "stopped"
+
+
+@dataclass(eq=False, slots=True)
+class _Wanted:
+    """One start that is wanted.
+
+    Attributes:
+        parameters: What the subsystem is told; among them the secret, so only until it is told.
+    """
+
+    parameters: tuple[Parameter, ...] = field(repr=False)
 
 
 _NEXT: Final = {
@@ -145,8 +156,8 @@ class ChipSession:
         self._initiator = initiator
         self._type = session_type
         self._step = _Step.ABSENT
-        self._want: tuple[Parameter, ...] | None = None
-        self._has: tuple[Parameter, ...] | None = None
+        self._want: _Wanted | None = None
+        self._has: _Wanted | None = None
         self._token = session_id
         self._asked: str | None = None
 
@@ -155,18 +166,21 @@ class ChipSession:
 
     def begin(self, plan: SessionPlan, ursk: Secret, *, time0_us: int, now_s: float) -> None:
         """Range by this plan; a session before it is taken away first."""
-        self._want = session_parameters(
-            plan,
-            ursk,
-            initiator=self._initiator,
-            time0_us=time0_us,
-            uci_major=self._host.uci_major,
+        self._forget()
+        self._want = _Wanted(
+            session_parameters(
+                plan,
+                ursk,
+                initiator=self._initiator,
+                time0_us=time0_us,
+                uci_major=self._host.uci_major,
+            )
         )
         self._go_on(now_s)
 
     def end(self, *, now_s: float) -> None:
         """Range no more."""
-        self._want = None
+        self._forget()
         self.ranges = False
         self._go_on(now_s)
 
@@ -193,6 +207,13 @@ class ChipSession:
             case _:
                 return ()
 
+    def _forget(self) -> None:
+        """Want nothing, and keep no secret."""
+        for each in (self._want, self._has):
+            if each is not None:
+                each.parameters = ()
+        self._want = None
+
     def _is_mine(self, name: str, body: object) -> bool:
         if name != self._asked:
             return False
@@ -213,7 +234,8 @@ class ChipSession:
                 body = SessionInitCmd(session_id=self._session_id, session_type=self._type)
                 self._send("SESSION_INIT", body, now_s)
             case _Step.MADE if self._want is not None and not fresh:
-                configured = SetAppConfigCmd(token=self._token, parameters=self._want)
+                configured = SetAppConfigCmd(token=self._token, parameters=self._want.parameters)
+                self._want.parameters = ()
                 self._send("SET_APP_CONFIG", configured, now_s)
             case _Step.CONFIGURED if self._want is not None and not fresh:
                 self._send("RANGE_START", TokenCmd(token=self._token), now_s)
@@ -257,10 +279,10 @@ class ChipSession:
         why = f"{name}: {event.text}"
         if event.status is not None:
             why = f"{name}: {describe(event.status)}"
-        if self._want is not self._has:
+        if self._want is None or self._want is not self._has:
             self._go_on(now_s)  # what was refused is wanted no more
             return ()
-        self._want = None
+        self._forget()
         self._go_on(now_s)
         return (ChipReport(change=ChipChange.REFUSED, text=why),)
 
@@ -278,8 +300,8 @@ class ChipSession:
             self._step = _Step.STOPPED
         else:
             return ()
-        was, self.ranges = self.ranges or wanted, False
+        self.ranges = False
         if wanted:
-            self._want = None
+            self._forget()
         self._go_on(now_s)
-        return (ChipReport(change=ChipChange.GONE, text=event.text),) if was and wanted else ()
+        return (ChipReport(change=ChipChange.GONE, text=event.text),) if wanted else ()

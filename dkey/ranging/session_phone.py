@@ -34,6 +34,8 @@ __all__ = ["RangingPhone"]
 
 AGAIN_S: Final = 5.0
 """A phone that was put off asks again after this time (ours)."""
+LEAD_MAX_US: Final = 2_000_000
+"""The first block begins later after each failure, up to this: the vehicle may be slow (ours)."""
 _MARGIN_BLOCKS: Final = 2
 """The phone counts so many blocks more than went by: its next index is fresh at the vehicle too,
 whose clock differs."""
@@ -275,6 +277,7 @@ class RangingPhone(SubsystemEnd):
 
     def _try_again(self, session: _PhoneSession, now_s: float) -> list[RangingEvent]:
         """Ask for setup again at once, or later when ranging failed too often."""
+        session.setup.lead_us = min(2 * session.setup.lead_us, LEAD_MAX_US)
         if session.failed(now_s):
             session.again_s = now_s + FAILURES_S
             text = "ranging with this vehicle failed too often"

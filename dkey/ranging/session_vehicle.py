@@ -199,17 +199,18 @@ class RangingVehicle(SubsystemEnd):
         self,
         session: _VehicleSession,
         now_s: float,
-        later: RangingKind | None = None,
+        later: RangingKind = RangingKind.SETUP_LATER,
     ) -> list[RangingEvent]:
-        """Send M1, unless there is no room; ``later`` is what an asking phone is told then."""
+        """Send M1, unless there is no room; ``later`` is what the phone is told then."""
         assert self.ability is not None
         events = session.halt("setup begins anew", now_s)
         place = self.allocation.take(session.session_id, self.ability)
         if place is None:
+            session.offered = True
             session.setup.stopped()
             text = f"{len(self.allocation)} phones range already"
             events.append(Trouble(kind=TroubleKind.FULL, text=text, session_id=session.session_id))
-            return [*events, session.say(later)] if later is not None else events
+            return [*events, session.say(later)]
         session.offered, session.wrong_sts = True, 0
         session.setup.ability = self.ability
         ran, sync_mask = place

@@ -292,7 +292,11 @@ class PhoneSetup(_Setup):
         session_id: Last 4 bytes of the transaction identifier.
         life: Of the ranging secret.
         entropy: Source of the first STS index and the hopping key.
-        lead_us: How long after M4 or Resume RS the first block begins.
+        lead_us: How long after M4 or Resume RS the first block begins: time for the message, and
+            for the vehicle to tell its subsystem.
+
+    Attributes:
+        lead_us: As given; may be changed.
     """
 
     def __init__(
@@ -302,11 +306,11 @@ class PhoneSetup(_Setup):
         life: UrskLife,
         entropy: Entropy,
         *,
-        lead_us: int = 100_000,
+        lead_us: int = 200_000,
     ) -> None:
         super().__init__(ability, session_id, life)
         self._entropy = entropy
-        self._lead_us = lead_us
+        self.lead_us = lead_us
         self._selection: RangingSelection | None = None
 
     def received(self, message: RangingMessage, *, uwb_time_us: int) -> tuple[Do, ...]:
@@ -381,7 +385,7 @@ class PhoneSetup(_Setup):
             raise WireError("the plan does not fit what this phone can do", clause=CLAUSE)
         start = RangingStart(
             sts_index0=self._index(),
-            uwb_time0_us=uwb_time_us + self._lead_us,
+            uwb_time0_us=uwb_time_us + self.lead_us,
             hop_key=int.from_bytes(self._entropy.random(4), "big"),
             sync_index=(sync & -sync).bit_length(),
         )
@@ -408,7 +412,7 @@ class PhoneSetup(_Setup):
         if not self._known(said.session_id):
             return (Refuse(),)
         self._require(SetupState.SUSPENDED)
-        index, time0_us = self._index(), uwb_time_us + self._lead_us
+        index, time0_us = self._index(), uwb_time_us + self.lead_us
         self.plan = replace(self._planned(), sts_index0=index, uwb_time0_us=time0_us)
         self.state = SetupState.ACTIVE
         answer = ResumeAnswer(sts_index0=index, uwb_time0_us=time0_us)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 
 import pytest
 
 from attacks.cases.ranged_scene import DOOR_M, FAR_M, LAYOUT, SEAT_M, jumped, scene
-from dkey.codec.ble import RkeAction, StatusSource
+from dkey.codec.ble import Message, MessageType, RkeAction, StatusSource, SupplementaryId
+from dkey.codec.ble_contents import Opaque
 from dkey.codec.uci_params import AppConfig, parameter
 from dkey.codec.uci_status import SessionState
 from dkey.control.proximity import ProximityMode
 from dkey.control.rules import Action
 from dkey.errors import RefusalCode
 from dkey.lifecycle.features import DK2_TOUCH
+from dkey.lifecycle.policy import LOST_LOCK_S
 from dkey.lifecycle.roles import CredentialState, Permission, Role
-from dkey.ranging import chip_session
+from dkey.ranging import chip_session, ursk_life
 from dkey.ranging.gate import TrustLevel
 from dkey.ranging.layout import Zone
 from dkey.ranging.setup_steps import SetupState
@@ -244,6 +247,54 @@ async def test_anchors_that_lie_about_their_state_unlock_nothing():
         owner = await car.phone().connect()
         await owner.walk(DOOR_M)
         assert car.body.locked is True
+
+
+@story
+async def test_a_secret_whose_time_is_over_needs_a_new_connection_and_gets_it(monkeypatch):
+    monkeypatch.setattr(ursk_life, "URSK_TTL_S", 5.0)
+    async with scene() as car:
+        owner = await car.phone().connect()
+        await owner.walk((3.0, 9.0), stay_s=6.0)
+        assert owner.session is not None
+        assert not await owner.session.alive()
+        assert any("new connection" in each["hint"] for each in owner.told("ranging_trouble"))
+        count = len(owner.told("ranging"))
+        monkeypatch.setattr(ursk_life, "URSK_TTL_S", 3600.0)
+        await owner.connect()
+        await owner.walk(DOOR_M)
+        assert len(owner.told("ranging")) > count
+        assert car.body.locked is False
+
+
+@story
+async def test_a_phone_that_leaves_without_a_word_locks_the_vehicle_behind_it():
+    async with scene() as car:
+        owner = await car.phone().connect()
+        await owner.walk(DOOR_M)
+        assert car.body.locked is False
+        assert owner.near is not None
+        await owner.near.aclose()
+        await asyncio.sleep(LOST_LOCK_S + 1)
+        assert car.body.locked is True
+
+
+@story
+async def test_a_malformed_message_of_ranging_ends_the_connection_and_leaves_nothing_behind():
+    async with scene() as car:
+        owner = await car.phone().connect()
+        await owner.walk((3.0, 9.0), stay_s=1.0)
+        assert car.anchors.subsystem.chip.sessions
+        assert owner.session is not None
+        garbage = Message(MessageType.SUPPLEMENTARY, SupplementaryId.TIME_SYNC, b"\x00\x01\x00")
+        owner.session.say(Opaque(message=garbage))
+        await asyncio.sleep(1.0)
+        assert not await owner.session.alive()
+        assert car.desk.phones == ()
+        assert car.anchors.subsystem.chip.sessions == {}
+        assert owner.uwb_link.subsystem.chip.sessions == {}
+        await owner.connect()
+        await owner.walk(DOOR_M)
+        assert car.body.locked is False
 
 
 @story

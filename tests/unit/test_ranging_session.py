@@ -89,8 +89,6 @@ def test_who_does_not_fit_is_put_off_and_comes_in_when_there_is_room():
     assert 5 <= len(served) < len(phones)
     assert TroubleKind.FULL in world.troubles()
     late = phones[-1]
-    late.take(late.end.initiate(world.now_s))
-    world.settle()
     assert said(world.events, RangingKind.SETUP_LATER)
     for each in served:
         each.disconnect()
@@ -116,6 +114,23 @@ def test_setup_anew_while_it_ranges_is_no_trouble():
         world.run(0.5)
     assert world.troubles() == phone.troubles() == set()
     assert len(plans(world.events)) == len(plans(phone.events)) == 4
+
+
+def test_a_vehicle_that_is_slow_is_given_more_time():
+    world = World()
+    phone = world.phone()
+    world.settle()
+    waiting = world.subsystem.feed
+    late: list[tuple[float, bytes]] = []
+    world.subsystem.feed = lambda data: late.append((world.now_s + 0.15, data))
+    phone.connect()
+    for _ in range(400):
+        world.run(0.01)
+        for at_s, data in [each for each in late if each[0] <= world.now_s]:
+            late.remove((at_s, data))
+            waiting(data)
+    assert TroubleKind.NOT_STARTED in world.troubles()
+    assert len(world.good()) > 3
 
 
 # --- suspend and resume ---------------------------------------------------------------------------
