@@ -268,8 +268,9 @@ def lists_to_take(
 ) -> tuple[WithdrawalClaims, ...]:
     """Return the lists of a parcel that a vehicle takes, the authority's first.
 
-    A list that is not newer, or of another owner epoch, is left where it is: phones carry old
-    ones in good faith. The caller commits what is returned before it answers.
+    A list that is not newer, or of another owner epoch, is left where it is, unverified: phones
+    carry old ones in good faith, also those of a former owner. The caller commits what is returned
+    before it answers.
 
     Args:
         parcel: What the phone carries.
@@ -278,16 +279,17 @@ def lists_to_take(
         taken: The state of the vehicle.
 
     Raises:
-        AuthenticationError, PolicyRefusal: A list does not verify; none is taken.
+        AuthenticationError, PolicyRefusal: A newer list does not verify; none is taken.
     """
     news = []
     for issuer in (Issuer.AUTHORITY, Issuer.OWNER):
         raw, key = parcel.lists.get(issuer), keys.get(issuer)
         if raw is None or key is None:
             continue
-        claims = verify_withdrawal(raw, key, issuer=issuer, vehicle=vehicle)
+        # Read before it is verified: an old one may be of a former owner, whose key is gone.
+        claims = read_withdrawal(raw)
         if claims.epoch == taken.epoch and claims.number > taken.list_number(issuer):
-            news.append(claims)
+            news.append(verify_withdrawal(raw, key, issuer=issuer, vehicle=vehicle))
     return tuple(news)
 
 

@@ -166,7 +166,7 @@ def test_a_list_whose_issuer_the_vehicle_does_not_know_is_left() -> None:
 
 
 def test_of_a_parcel_with_a_forged_list_nothing_is_taken() -> None:
-    forged = signed_list(list_claims(issuer=Issuer.AUTHORITY), "stranger")
+    forged = signed_list(list_claims(9, issuer=Issuer.AUTHORITY), "stranger")
     parcel = KeyParcel(lists={Issuer.OWNER: signed_list(), Issuer.AUTHORITY: forged})
     with pytest.raises(AuthenticationError):
         taken(parcel)
