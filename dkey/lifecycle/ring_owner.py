@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dkey.errors import PolicyRefusal, RefusalCode
+from dkey.lifecycle.changed import changed
 from dkey.lifecycle.commands import AUTHORITY, EndReason, PartyKind, Side
 from dkey.lifecycle.policy import (
     DAY_S,
@@ -119,7 +119,9 @@ def change_owner(draft: Draft, command: ChangeOwner) -> None:
     draft.lift(lambda held: held.kind is HoldKind.LOST and held.on == lost)
     draft.owner, draft.owner_key_x = party, command.key_x
     # What survives is confirmed anew by the vehicle, under an attestation of the new epoch.
-    draft.shares = [replace(each, confirmed=False) for each in draft.shares]
+    draft.shares = [
+        changed(each, confirmed=False) if each.ended is None else each for each in draft.shares
+    ]
     _next_epoch(draft)
     draft.effects.append(Linked(owner=party, epoch=draft.epoch))
 
