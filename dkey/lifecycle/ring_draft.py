@@ -33,11 +33,15 @@ _ENDED: Final = ShareState.ENDED
 def _split(
     holds: frozenset[Held], wanted: Callable[[Held], bool]
 ) -> tuple[list[Held], frozenset[Held]]:
-    """Return the causes that are wanted, and the others."""
-    gone = [each for each in holds if wanted(each)] if holds else []
-    if not gone:
-        return gone, holds
-    return gone, frozenset([each for each in holds if each not in gone])
+    """Return the causes that are wanted, in a fixed order, and the others."""
+    gone = [each for each in holds if wanted(each)]
+    if len(gone) == len(holds):
+        left: frozenset[Held] = frozenset()
+    else:
+        left = frozenset([each for each in holds if each not in gone])
+    if len(gone) > 1:
+        gone.sort(key=lambda held: (held.kind, held.who, held.on))
+    return gone, left
 
 
 class Draft:
@@ -181,7 +185,7 @@ class Draft:
 
     def withdraw(self, item: bytes, until_s: int) -> None:
         """Put a key on the list of what is revoked."""
-        self.withdrawn = (*self.withdrawn, Withdrawn(item=item, until_s=until_s))
+        self.withdrawn += (made_of(Withdrawn, {"item": item, "until_s": until_s}),)
         self._listed = True
 
     def end(self, share: Share, reason: Ended) -> None:
@@ -193,15 +197,22 @@ class Draft:
         for each in below:
             self._end_one(each, Ended.REVOKED)
 
+    def end_shares(self, reason: Ended) -> None:
+        """End every share for good."""
+        for share in self.live:
+            self._end_one(share, reason)
+
     def _end_one(self, share: Share, reason: Ended) -> None:
         self.put(share.ended_as(reason, self.now_s))
         if reason is not Ended.EXPIRED:
             self.withdraw(share.share_id, share.not_after_s)
         elif share.holds:
             self._listed = True
-        self.effects.append(
-            KeyEnded(item=share.share_id, account=share.account, role=share.role, reason=reason)
-        )
+        self._ended(share.share_id, share.account, share.role, reason)
+
+    def _ended(self, item: bytes, account: str, role: Role, reason: Ended) -> None:
+        content = {"item": item, "account": account, "role": role, "reason": reason}
+        self.effects.append(made_of(KeyEnded, content))
 
     def end_card(self, card: CardKey, reason: Ended) -> None:
         """End a card for good."""
@@ -209,22 +220,16 @@ class Draft:
             return
         self.put_card(changed(card, ended=reason, holds=frozenset()))
         self.withdraw(card.card, 0)
-        self.effects.append(
-            KeyEnded(item=card.card, account=self.owner_account, role=Role.CARD, reason=reason)
-        )
+        self._ended(card.card, self.owner_account, Role.CARD, reason)
 
     def end_everything(self) -> None:
         """End every share and card at once, and drop them; the list still names them."""
         reason, account = Ended.REVOKED, self.owner_account
         fallen = [(each.share_id, each.not_after_s, each.account, each.role) for each in self.live]
         fallen += [(each.card, 0, account, Role.CARD) for each in self.cards if each.ended is None]
-        self.withdrawn += tuple(
-            Withdrawn(item=item, until_s=until_s) for item, until_s, _, _ in fallen
-        )
-        self.effects += [
-            KeyEnded(item=item, account=whose, role=role, reason=reason)
-            for item, _, whose, role in fallen
-        ]
+        for item, until_s, whose, role in fallen:
+            self.withdraw(item, until_s)
+            self._ended(item, whose, role, reason)
         self.shares, self.cards = [], []
         self._listed = True
 
@@ -247,40 +252,39 @@ class Draft:
 
     def hold_cards(self, cards: Iterable[CardKey], held: Held) -> None:
         """Suspend cards."""
+        wanted = {each.card for each in cards}
         one = frozenset((held,))
-        for card in cards:
-            if card.ended is None and not one <= card.holds:
-                self.put_card(changed(card, holds=card.holds | one))
+        for at, card in enumerate(self.cards):
+            fits = card.card in wanted and card.ended is None
+            if fits and not one <= card.holds:
+                self.cards[at] = changed(card, holds=card.holds | one)
                 self._held(card.card, self.owner_account, held)
 
     def _held(self, item: bytes, account: str, held: Held) -> None:
         self._listed = True
-        self.effects.append(KeyHeld(item=item, account=account, kind=held.kind, who=held.who))
+        content = {"item": item, "account": account, "kind": held.kind, "who": held.who}
+        self.effects.append(made_of(KeyHeld, content))
 
     def lift(self, wanted: Callable[[Held], bool]) -> bool:
         """Lift every cause that is wanted, wherever it holds something; return whether any did."""
         before = len(self.effects)
-        gone, left = _split(self.owner_holds, wanted)
-        if gone:
-            self.owner_holds = left
-            self._lifted(self.owner_item or b"", self.owner_account, gone, left)
-        for share in list(self.shares):
-            gone, left = _split(share.holds, wanted)
-            if gone:
-                self.put(share.held_by(left))
+        if self.owner_holds:
+            gone, self.owner_holds = _split(self.owner_holds, wanted)
+            self._lifted(self.owner_item or b"", self.owner_account, gone, self.owner_holds)
+        for at, share in enumerate(self.shares):
+            if share.holds:
+                gone, left = _split(share.holds, wanted)
+                self.shares[at] = share.held_by(left) if gone else share
                 self._lifted(share.share_id, share.account, gone, left)
-        for card in list(self.cards):
-            gone, left = _split(card.holds, wanted)
-            if gone:
-                self.put_card(changed(card, holds=left))
+        for at, card in enumerate(self.cards):
+            if card.holds:
+                gone, left = _split(card.holds, wanted)
+                self.cards[at] = changed(card, holds=left) if gone else card
                 self._lifted(card.card, self.owner_account, gone, left)
         return len(self.effects) > before
 
     def _lifted(self, item: bytes, account: str, gone: list[Held], left: frozenset[Held]) -> None:
-        self._listed = True
-        if len(gone) > 1:
-            gone.sort(key=lambda held: (held.kind, held.who, held.on))
         for each in gone:
-            self.effects.append(
-                KeyLifted(item=item, account=account, kind=each.kind, usable=not left)
-            )
+            self._listed = True
+            content = {"item": item, "account": account, "kind": each.kind, "usable": not left}
+            self.effects.append(made_of(KeyLifted, content))

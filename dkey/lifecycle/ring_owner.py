@@ -92,30 +92,22 @@ def change_owner(draft: Draft, command: ChangeOwner) -> None:
         raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "the vehicle has no owner to change")
     if party.account in draft.closed:
         raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "that account was closed")
-    survive = draft.flags.friends_survive_owner_change
-    former = draft.owner
-    same = party.account == former.account
+    former, key = draft.owner.account, draft.owner_item
     heir = draft.share_of(party.account)
     if heir is not None:
         draft.end(heir, Ended.REPLACED)
     if command.key_x is not None:
         take_key(draft, command.key_x)
-    _end_owner_key(draft, Ended.REPLACED)
-    for share in draft.live:
-        gone = not survive or (
-            share.role is Role.ACTUAL_USER and party.kind is not PartyKind.CORPORATE
-        )
-        if gone:
-            draft.end(draft.invited(share.share_id), Ended.REVOKED)
-    if not same:
-        for card in draft.cards:
-            draft.end_card(card, Ended.REVOKED)
-        former_holds = frozenset(h for h in draft.account_holds if h.on == former.account)
-        draft.account_holds -= former_holds
-        draft.lift(lambda held: held in former_holds)
-        draft.due = tuple(each for each in draft.due if each.account != former.account)
-        draft.vetoes, draft.veto_all, draft.may_pause = frozenset(), False, False
-    lost = draft.owner_item.hex() if draft.owner_item is not None else ""
+    _end_owner_key(draft, key, Ended.REPLACED)
+    if not draft.flags.friends_survive_owner_change:
+        draft.end_shares(Ended.REVOKED)
+    elif party.kind is not PartyKind.CORPORATE:
+        for share in draft.live:
+            if share.role is Role.ACTUAL_USER:
+                draft.end(share, Ended.REVOKED)
+    if party.account != former:
+        _forget_account(draft, former)
+    lost = key.hex() if key is not None else ""
     draft.lift(lambda held: held.kind is HoldKind.LOST and held.on == lost)
     draft.owner, draft.owner_key_x = party, command.key_x
     # What survives is confirmed anew by the vehicle, under an attestation of the new epoch.
@@ -126,6 +118,18 @@ def change_owner(draft: Draft, command: ChangeOwner) -> None:
     draft.effects.append(Linked(owner=party, epoch=draft.epoch))
 
 
+def _forget_account(draft: Draft, account: str) -> None:
+    """End the cards of a former owner and all that was decided for or by that account."""
+    for card in draft.cards:
+        draft.end_card(card, Ended.REVOKED)
+    holds = frozenset([each for each in draft.account_holds if each.on == account])
+    if holds:
+        draft.account_holds -= holds
+        draft.lift(lambda held: held in holds)
+    draft.due = tuple([each for each in draft.due if each.account != account])
+    draft.vetoes, draft.veto_all, draft.may_pause = frozenset(), False, False
+
+
 def _next_epoch(draft: Draft) -> None:
     """Begin an owner epoch: what ended before has no place in its list, unless friends survive."""
     draft.epoch += 1
@@ -133,8 +137,11 @@ def _next_epoch(draft: Draft) -> None:
         draft.withdrawn = ()
     draft.list_number = 0
     if (
-        any((draft.owner_holds, draft.withdrawn, draft.immobilised, draft.pause))
-        or any(each.holds for each in draft.live)
+        draft.withdrawn
+        or draft.owner_holds
+        or draft.immobilised
+        or draft.pause
+        or any(each.holds for each in draft.shares)
         or any(each.holds for each in draft.cards)
     ):
         draft.listed()
@@ -142,8 +149,7 @@ def _next_epoch(draft: Draft) -> None:
         draft.unlisted()
 
 
-def _end_owner_key(draft: Draft, reason: Ended) -> None:
-    item = draft.owner_item
+def _end_owner_key(draft: Draft, item: bytes | None, reason: Ended) -> None:
     if item is not None:
         draft.withdraw(item, 0)
         draft.effects.append(
@@ -154,7 +160,7 @@ def _end_owner_key(draft: Draft, reason: Ended) -> None:
 def _everything_falls(draft: Draft) -> None:
     """End every key and card, and forget the owner (S51, S53, S54, S55)."""
     draft.end_everything()
-    _end_owner_key(draft, Ended.REVOKED)
+    _end_owner_key(draft, draft.owner_item, Ended.REVOKED)
     _erase(draft)
 
 

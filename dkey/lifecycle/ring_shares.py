@@ -184,7 +184,7 @@ def take_key(draft: Draft, key_x: bytes) -> None:
     Raises:
         PolicyRefusal: REPLAY.
     """
-    if key_x == draft.owner_key_x or any(each.key_x == key_x for each in draft.live):
+    if key_x == draft.owner_key_x or key_x in [each.key_x for each in draft.live]:
         raise PolicyRefusal(RefusalCode.REPLAY, "this key is enrolled at this vehicle already")
 
 

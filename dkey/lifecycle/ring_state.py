@@ -175,7 +175,7 @@ class Due:
     reason: EndReason | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: see dkey.lifecycle.changed
 class Withdrawn:
     """One entry of the withdrawal list; after ``until_s`` it is expired anyway (0: never)."""
 
