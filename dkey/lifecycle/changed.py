@@ -26,17 +26,16 @@ def changed(value: T, **changes: object) -> T:
     Raises:
         TypeError: There is no such field.
     """
-    return made_of(type(value), {**value.__dict__, **changes})
+    content = {**value.__dict__, **changes}
+    if len(content) != len(value.__dict__):
+        raise TypeError(f"{type(value).__name__} has not all of {', '.join(changes)}")
+    made = _new(type(value))
+    _set(made, "__dict__", content)
+    return made
 
 
 def made_of(cls: type[T], content: dict[str, Any]) -> T:
-    """Return a value of such a class with this content, all of its fields; the dictionary is its.
-
-    Raises:
-        TypeError: Those are not as many as the class has fields.
-    """
-    if len(content) != len(cls.__dataclass_fields__):  # type: ignore[attr-defined]
-        raise TypeError(f"{cls.__name__} has other fields than {', '.join(content)}")
+    """Return a value of such a class that keeps ``content``, all of its fields, as its own."""
     made = _new(cls)
     _set(made, "__dict__", content)
     return made

@@ -192,18 +192,22 @@ class Draft:
         """End a share for good, and what stands on it (S54); a share that ended stays as it is."""
         if share.state is _ENDED:
             return
-        below = self.beneath(share)
-        self._end_one(share, reason)
-        for each in below:
-            self._end_one(each, Ended.REVOKED)
+        below = {each.share_id for each in self.beneath(share)}
+        for at, each in enumerate(self.shares):
+            if each.share_id == share.share_id:
+                self._end_at(at, each, reason)
+        for at, each in enumerate(self.shares):
+            if each.share_id in below:
+                self._end_at(at, each, Ended.REVOKED)
 
     def end_shares(self, reason: Ended) -> None:
         """End every share for good."""
-        for share in self.live:
-            self._end_one(share, reason)
+        for at, share in enumerate(self.shares):
+            if share.state is not _ENDED:
+                self._end_at(at, share, reason)
 
-    def _end_one(self, share: Share, reason: Ended) -> None:
-        self.put(share.ended_as(reason, self.now_s))
+    def _end_at(self, at: int, share: Share, reason: Ended) -> None:
+        self.shares[at] = share.ended_as(reason, self.now_s)
         if reason is not Ended.EXPIRED:
             self.withdraw(share.share_id, share.not_after_s)
         elif share.holds:

@@ -101,21 +101,25 @@ def change_owner(draft: Draft, command: ChangeOwner) -> None:
     _end_owner_key(draft, key, Ended.REPLACED)
     if not draft.flags.friends_survive_owner_change:
         draft.end_shares(Ended.REVOKED)
-    elif party.kind is not PartyKind.CORPORATE:
-        for share in draft.live:
-            if share.role is Role.ACTUAL_USER:
-                draft.end(share, Ended.REVOKED)
+    else:
+        _survive(draft, party)
     if party.account != former:
         _forget_account(draft, former)
     lost = key.hex() if key is not None else ""
     draft.lift(lambda held: held.kind is HoldKind.LOST and held.on == lost)
     draft.owner, draft.owner_key_x = party, command.key_x
-    # What survives is confirmed anew by the vehicle, under an attestation of the new epoch.
-    draft.shares = [
-        changed(each, confirmed=False) if each.ended is None else each for each in draft.shares
-    ]
     _next_epoch(draft)
     draft.effects.append(Linked(owner=party, epoch=draft.epoch))
+
+
+def _survive(draft: Draft, party: Party) -> None:
+    """Keep the shares under another owner; only a corporate one has an actual user (S40)."""
+    for share in draft.live:
+        if share.role is Role.ACTUAL_USER and party.kind is not PartyKind.CORPORATE:
+            draft.end(share, Ended.REVOKED)
+    # What survives is confirmed anew by the vehicle, under an attestation of the new epoch.
+    for share in draft.live:
+        draft.put(changed(share, confirmed=False))
 
 
 def _forget_account(draft: Draft, account: str) -> None:

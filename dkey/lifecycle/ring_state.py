@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from dkey.lifecycle.changed import changed
+from dkey.lifecycle.changed import changed, made_of
 from dkey.lifecycle.commands import Booking, EndReason, HoldCause
 from dkey.lifecycle.ring_effects import NoticeKind  # noqa: TC001 - read by from_plain
 from dkey.lifecycle.roles import CardProvenance, Permission, Role  # noqa: TC001 - the same
@@ -125,7 +125,8 @@ class Share:
 
     def ended_as(self, reason: Ended, at_s: int) -> Share:
         """Return the share ended for good."""
-        return changed(self, state=ShareState.ENDED, ended=reason, ended_s=at_s, holds=frozenset())
+        end = {"state": ShareState.ENDED, "ended": reason, "ended_s": at_s, "holds": frozenset()}
+        return made_of(Share, {**self.__dict__, **end})
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: see dkey.lifecycle.changed
