@@ -8,10 +8,16 @@ is committed before anything is answered, or refuses and nothing was changed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from dkey.errors import PolicyRefusal, RefusalCode, WireError
+from dkey.lifecycle.admission_checks import (
+    check_free,
+    check_lift,
+    check_may_issue,
+    check_reference,
+    issuer_of,
+)
 from dkey.lifecycle.admission_state import Admitted, Taken, Verdict
 from dkey.lifecycle.claims import NO_SLOT, Issuer, KeyClaims, WithdrawalClaims, key_ref
 from dkey.lifecycle.flags import Flags
@@ -43,7 +49,9 @@ class Admissions:
         taken: The latest list of each issuer.
         gone: Every share and key that was ever revoked or replaced in this epoch.
         immobilised: No key may start; outlives a factory reset, which a thief can do (S101).
-        time_s: Latest time that the vehicle saw or an issuer signed; never goes back.
+        time_s: Latest time that the vehicle saw or the authority signed; never goes back.
+        owner_time_s: Latest time that the owner of this epoch signed. It counts as long as the
+            epoch: nobody could let every share of the next owner expire.
     """
 
     vehicle: bytes
@@ -57,6 +65,7 @@ class Admissions:
     gone: frozenset[bytes] = frozenset()
     immobilised: bool = False
     time_s: int = 0
+    owner_time_s: int = 0
 
     # --- the owner ----------------------------------------------------------------------------
 
@@ -75,7 +84,7 @@ class Admissions:
                 "the vehicle has an owner",
                 hint="factory-reset it first",
             )
-        if any(each.x == x for each in self.admitted):
+        if any(each.x == x or each.claims.share_id == key_ref(x) for each in self.admitted):
             raise PolicyRefusal(RefusalCode.REPLAY, "this key is enrolled as a share")
         return replace(self, owner_x=x)
 
@@ -97,11 +106,16 @@ class Admissions:
             admitted=tuple(
                 each
                 for each in self.admitted
-                if each.claims.share_id in stay and each.x != x and self._parent_stays(each, stay)
+                if each.claims.share_id in stay
+                and each.x != x
+                and self._parent_stays(each, stay)
+                and each.until_s >= self._now(0)
+                and (x is None or each.claims.share_id != key_ref(x))
             ),
             cards=self.cards & stay_cards,
             taken=(),
             gone=frozenset(),
+            owner_time_s=0,
         )
 
     @staticmethod
@@ -116,6 +130,8 @@ class Admissions:
         """
         if card in self.gone:
             raise PolicyRefusal(RefusalCode.KEY_REVOKED, "this card was withdrawn")
+        if self._share(card) is not None or (self.owner_x and card == key_ref(self.owner_x)):
+            raise PolicyRefusal(RefusalCode.REPLAY, "this is the reference of another key")
         cards = self.cards - {replaces} | {card}
         if len(cards) > self.flags.max_cards:
             raise PolicyRefusal(RefusalCode.CARD_LIMIT, "no place for another card")
@@ -132,6 +148,7 @@ class Admissions:
             cards=frozenset(),
             taken=(),
             gone=frozenset(),
+            owner_time_s=0,
         )
 
     def power_cycle(self) -> Admissions:
@@ -160,20 +177,22 @@ class Admissions:
         claims = chain[-1]
         if claims.public_key[_X] != x:
             raise PolicyRefusal(RefusalCode.KEY_UNKNOWN, "this attestation is for another key")
-        now_s = self._now(now_s)
         known = self._share(claims.share_id)
         same = known is not None and known.claims == claims
         if not same:
             self._check_epoch(chain)
-        issuer = self._issuer(chain)
-        now_s = max(now_s, chain[0].issued_s)
+        issuer = issuer_of(self, chain)
+        after = self._reached(issuer, chain[0].issued_s, now_s)
+        now_s = max(self._now(now_s), chain[0].issued_s)
         self._check_gone(chain)
         self._check_window(chain, now_s)
         self._check_lists(chain, issuer)
         self._check_suspended(chain, issuer)
         if same:
-            return self if now_s <= self.time_s else replace(self, time_s=now_s)
-        self._check_binding(known, claims, x)
+            return after
+        check_may_issue(self, chain, issuer)
+        check_reference(self, claims.share_id, x)
+        self._check_binding(known, claims, x, now_s)
         former = self._place(claims, now_s)
         admitted = Admitted(
             claims=claims,
@@ -181,12 +200,23 @@ class Admissions:
             parent=chain[0].share_id if len(chain) > 1 else b"",
             until_s=min(each.not_after_s for each in chain),
         )
-        stays = tuple(each for each in self.admitted if each not in (former, known))
-        gone = self.gone if former is None else self.gone | {former.claims.share_id}
-        return replace(self, admitted=(*stays, admitted), gone=gone, time_s=now_s)
+        over = tuple(each for each in self.admitted if each == former or each.x == x)
+        stays = tuple(each for each in self.admitted if each not in (*over, known))
+        gone = self.gone | {each.claims.share_id for each in over if each != known}
+        return replace(after, admitted=(*stays, admitted), gone=gone)
 
     def _now(self, now_s: int) -> int:
-        return max(now_s, self.time_s)
+        return max(now_s, self.time_s, self.owner_time_s)
+
+    def _reached(self, issuer: Issuer, issued_s: int, now_s: int = 0) -> Admissions:
+        """Return with the time seen, and that at which an issuer signed."""
+        if issuer is Issuer.OWNER:
+            time_s, owner_time_s = max(self.time_s, now_s), max(self.owner_time_s, issued_s)
+        else:
+            time_s, owner_time_s = max(self.time_s, now_s, issued_s), self.owner_time_s
+        if (time_s, owner_time_s) == (self.time_s, self.owner_time_s):
+            return self
+        return replace(self, time_s=time_s, owner_time_s=owner_time_s)
 
     def _share(self, share_id: bytes) -> Admitted | None:
         return next((each for each in self.admitted if each.claims.share_id == share_id), None)
@@ -198,35 +228,6 @@ class Admissions:
                 "this attestation is of another owner's time",
                 hint="ask the owner for a new one",
             )
-
-    def _issuer(self, chain: tuple[KeyClaims, ...]) -> Issuer:
-        """Return on whose word the chain rests; each next one is the former holder's."""
-        root = chain[0]
-        if self.authority_x is not None and root.signer == self.authority_x:
-            issuer = Issuer.AUTHORITY
-        elif self.owner_x is not None and root.signer == self.owner_x:
-            issuer = Issuer.OWNER
-        else:
-            raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "nobody here signed this attestation")
-        for parent, child in pairwise(chain):
-            allowed = (
-                parent.reshare
-                and parent.role is Role.ACTUAL_USER
-                and child.signer == parent.public_key[_X]
-                and child.role in (Role.ASSOCIATE, Role.PROVIDER)
-                and not (
-                    parent.permission is Permission.ENTRY
-                    and child.permission is Permission.ENTRY_AND_START
-                )
-            )
-            if not allowed:
-                raise PolicyRefusal(
-                    RefusalCode.NOT_AUTHORISED, "that key may not give such a key (C17)"
-                )
-        last = chain[-1]
-        if last.reshare and last.role is not Role.ACTUAL_USER:
-            raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "only an actual user shares on")
-        return issuer
 
     def _check_gone(self, chain: tuple[KeyClaims, ...]) -> None:
         if any(each.share_id in self.gone for each in chain):
@@ -254,12 +255,14 @@ class Admissions:
         if any(self._suspended(each.share_id) for each in own):
             raise PolicyRefusal(RefusalCode.KEY_SUSPENDED, "this share is suspended")
 
-    def _check_binding(self, known: Admitted | None, claims: KeyClaims, x: bytes) -> None:
+    def _check_binding(
+        self, known: Admitted | None, claims: KeyClaims, x: bytes, now_s: int
+    ) -> None:
         renewed = known is not None and known.x == x and known.claims.epoch < claims.epoch
         if known is not None and not renewed:
             raise PolicyRefusal(RefusalCode.REPLAY, "this share was taken by another attestation")
-        if x == self.owner_x or any(each.x == x for each in self.admitted if each is not known):
-            raise PolicyRefusal(RefusalCode.REPLAY, "this key has another share here already")
+        others = (each for each in self.admitted if each is not known)
+        check_free(others, self.owner_x, x, now_s)
 
     def _place(self, claims: KeyClaims, now_s: int) -> Admitted | None:
         """Return whose expired place the key takes; None for a free one."""
@@ -308,10 +311,11 @@ class Admissions:
             immobilised=claims.immobilised,
         )
         former = next((each for each in self.taken if each.issuer is claims.issuer), None)
-        time_s = max(self.time_s, claims.issued_s)
+        after = self._reached(claims.issuer, claims.issued_s)
         if former == taken:
-            return self if time_s == self.time_s else replace(self, time_s=time_s)
+            return after
         self._check_newer(former, taken)
+        check_lift(self, former, taken)
         gone = self._gone_with(taken)
         stays = self._still_admitted(gone)
         # Their keys are remembered too, so that the answer to them is "revoked", not "unknown".
@@ -319,7 +323,7 @@ class Admissions:
             if each not in stays:
                 gone |= {each.claims.share_id, key_ref(each.x)}
         return replace(
-            self,
+            after,
             taken=tuple(
                 sorted(
                     (*(each for each in self.taken if each is not former), taken),
@@ -332,7 +336,6 @@ class Admissions:
             immobilised=(
                 claims.immobilised if claims.issuer is Issuer.AUTHORITY else self.immobilised
             ),
-            time_s=time_s,
         )
 
     def _check_list_epoch(self, claims: WithdrawalClaims) -> None:

@@ -375,7 +375,13 @@ class AddCard(Command):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FactoryReset(Command):
-    """Somebody in the vehicle erased everything (S62, S122)."""
+    """Somebody in the vehicle erased everything (S62, S122).
+
+    Attributes:
+        epoch: Owner epoch that began with it, as the vehicle says; None where it does not say.
+    """
+
+    epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ __all__ = [
     "MAX_FAST_CANDIDATES",
     "MAX_HOLDERS",
     "MAX_SHARES",
+    "MAX_WITHDRAWN",
     "MOBIKEY_SLEEP_H",
     "MONTH_DAYS",
     "PAD_GRACE_S",
@@ -39,6 +40,8 @@ __all__ = [
     "PAUSE_PER_YEAR",
     "PROVIDER_GRACE_MIN",
     "RELAY_BODY_BYTES",
+    "RELAY_CREATES_BURST",
+    "RELAY_CREATES_PER_H",
     "RELAY_MAILBOXES",
     "RELAY_REQUESTS_BURST",
     "RELAY_REQUESTS_PER_S",
@@ -66,6 +69,8 @@ YEAR_DAYS: Final = 365
 # Holders and shares.
 MAX_SHARES: Final = 3
 """Concurrent sharees of one vehicle, over all sharers (K716; S10, C1)."""
+MAX_WITHDRAWN: Final = 256
+"""References in one withdrawal list, so that two lists and a chain fit into a mailbox (ours)."""
 MAX_HOLDERS: Final = 1 + MAX_SHARES
 """Holders whose devices may be tried: the owner and the sharees (security 5, case 34)."""
 MAX_CHAIN: Final = 2
@@ -154,6 +159,10 @@ INVITATION_TTL_H: Final = 48
 """Longest time that a relay keeps an invitation (secure-credential-transfer draft, sample)."""
 RELAY_BODY_BYTES: Final = 65_536
 """Largest request that a relay reads (ours)."""
+RELAY_CREATES_BURST: Final = 60
+"""Mailboxes that one client may make at once (ours)."""
+RELAY_CREATES_PER_H: Final = 60
+"""Mailboxes that one client may make in an hour: no few of them fill the relay (ours)."""
 RELAY_MAILBOXES: Final = 100_000
 """Mailboxes that a relay keeps at a time (ours)."""
 RELAY_REQUESTS_BURST: Final = 60

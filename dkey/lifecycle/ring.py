@@ -106,10 +106,7 @@ def _tick(draft: Draft, command: c.Tick) -> None:
         for each in draft.shares
         if each.state is not ShareState.ENDED or each.ended_s + _KEEP_S > now_s
     ]
-    kept = tuple(each for each in draft.withdrawn if not each.until_s or each.until_s >= now_s)
-    if kept != draft.withdrawn:
-        draft.withdrawn = kept
-        draft.listed()
+    draft.forget_expired()
 
 
 def _power_cycle(draft: Draft, command: c.PowerCycle) -> None:

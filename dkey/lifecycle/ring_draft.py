@@ -12,7 +12,7 @@ from dkey.errors import PolicyRefusal, RefusalCode
 from dkey.lifecycle.cascade import beneath
 from dkey.lifecycle.changed import changed, made_of
 from dkey.lifecycle.claims import key_ref
-from dkey.lifecycle.policy import MAX_SHARES
+from dkey.lifecycle.policy import MAX_SHARES, MAX_WITHDRAWN
 from dkey.lifecycle.ring_effects import Effect, KeyEnded, KeyHeld, KeyLifted
 from dkey.lifecycle.ring_state import Ended, Held, ShareState, Withdrawn
 from dkey.lifecycle.ring_value import Ring
@@ -158,6 +158,17 @@ class Draft:
                 return share
         raise PolicyRefusal(RefusalCode.KEY_UNKNOWN, "this vehicle has no such share")
 
+    def has_room(self) -> bool:
+        """Whether the list can name one more key, when all that live are withdrawn one day."""
+        if self._most_listed() > MAX_WITHDRAWN:
+            self.forget_expired()
+        return self._most_listed() <= MAX_WITHDRAWN
+
+    def _most_listed(self) -> int:
+        """Return how long the list gets with every key, the owner's and one more on it."""
+        cards = sum(1 for each in self.cards if each.ended is None)
+        return len(self.withdrawn) + len(self.live) + cards + 2
+
     # --- changes ------------------------------------------------------------------------------
 
     def listed(self) -> None:
@@ -188,6 +199,14 @@ class Draft:
         self.withdrawn += (made_of(Withdrawn, {"item": item, "until_s": until_s}),)
         self._listed = True
 
+    def forget_expired(self) -> None:
+        """Take from the list what is expired anyway."""
+        now_s = self.now_s
+        kept = tuple(each for each in self.withdrawn if not each.until_s or each.until_s >= now_s)
+        if kept != self.withdrawn:
+            self.withdrawn = kept
+            self._listed = True
+
     def end(self, share: Share, reason: Ended) -> None:
         """End a share for good, and what stands on it (S54); a share that ended stays as it is."""
         if share.state is _ENDED:
@@ -208,6 +227,8 @@ class Draft:
 
     def _end_at(self, at: int, share: Share, reason: Ended) -> None:
         self.shares[at] = share.ended_as(reason, self.now_s)
+        if share.role is Role.ACTUAL_USER:
+            self.may_pause = False  # it was delegated to this one (S86)
         if reason is not Ended.EXPIRED:
             self.withdraw(share.share_id, share.not_after_s)
         elif share.holds:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dkey.errors import PolicyRefusal, RefusalCode
 from dkey.lifecycle.changed import changed
+from dkey.lifecycle.claims import key_ref
 from dkey.lifecycle.commands import AUTHORITY, EndReason, PartyKind, Side
 from dkey.lifecycle.policy import (
     DAY_S,
@@ -23,8 +25,9 @@ from dkey.lifecycle.ring_effects import (
     NoticeDue,
     NoticeKind,
 )
+from dkey.lifecycle.ring_pause import suspend_account
 from dkey.lifecycle.ring_rules import Who, authorise
-from dkey.lifecycle.ring_shares import take_key
+from dkey.lifecycle.ring_shares import check_open, take_key
 from dkey.lifecycle.ring_state import CardKey, Due, DueKind, Ended, HoldKind, PauseStage
 from dkey.lifecycle.roles import CardProvenance, Role
 
@@ -71,6 +74,8 @@ def found(draft: Draft, command: Found) -> None:
             "the vehicle is linked to an account",
             hint="factory-reset it in the vehicle first",
         )
+    check_open(draft, party.account)
+    _check_owner_key(draft, command.key_x)
     if command.epoch is not None and command.epoch < draft.epoch:
         raise PolicyRefusal(RefusalCode.REPLAY, "that epoch of the vehicle is over")
     _erase(draft)
@@ -86,13 +91,9 @@ def found(draft: Draft, command: Found) -> None:
 
 def change_owner(draft: Draft, command: ChangeOwner) -> None:
     """Hand over to another account or key, in a new epoch; shares survive by flag (S127, S70)."""
-    authorise(draft, command)
+    who = authorise(draft, command)
     party = command.owner
-    if draft.owner is None:
-        raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "the vehicle has no owner to change")
-    if party.account in draft.closed:
-        raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "that account was closed")
-    former, key = draft.owner.account, draft.owner_item
+    former, key = _check_change(draft, command, who).account, draft.owner_item
     heir = draft.share_of(party.account)
     if heir is not None:
         draft.end(heir, Ended.REPLACED)
@@ -105,9 +106,11 @@ def change_owner(draft: Draft, command: ChangeOwner) -> None:
         _survive(draft, party)
     if party.account != former:
         _forget_account(draft, former)
+        _hand_over(draft, former, party.account, follows=who is Who.OWNER)
     lost = key.hex() if key is not None else ""
     draft.lift(lambda held: held.kind is HoldKind.LOST and held.on == lost)
     draft.owner, draft.owner_key_x = party, command.key_x
+    _hold_heir(draft)
     _next_epoch(draft)
     draft.effects.append(Linked(owner=party, epoch=draft.epoch))
 
@@ -130,8 +133,62 @@ def _forget_account(draft: Draft, account: str) -> None:
     if holds:
         draft.account_holds -= holds
         draft.lift(lambda held: held in holds)
-    draft.due = tuple([each for each in draft.due if each.account != account])
     draft.vetoes, draft.veto_all, draft.may_pause = frozenset(), False, False
+
+
+def _check_change(draft: Draft, command: ChangeOwner, who: Who) -> Party:
+    """Return the former owner, where the next one may take the place."""
+    party, former = command.owner, draft.owner
+    if former is None:
+        raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "the vehicle has no owner to change")
+    check_open(draft, party.account)
+    _check_owner_key(draft, command.key_x)
+    grows = party.kind is PartyKind.CORPORATE and former.kind is not PartyKind.CORPORATE
+    if grows and who is Who.OWNER:
+        raise PolicyRefusal(
+            RefusalCode.NOT_AUTHORISED, "a corporation is linked by the authority (S40)"
+        )
+    return former
+
+
+def _hold_heir(draft: Draft) -> None:
+    """Suspend an owner whose account was suspended as another's before (S92)."""
+    for held in draft.account_holds:
+        if held.on == draft.owner_account and held.cause is not None:
+            suspend_account(draft, held.on, held.cause)
+
+
+def _check_owner_key(draft: Draft, key_x: bytes | None) -> None:
+    if key_x is not None and key_ref(key_x) in draft.spent:
+        raise PolicyRefusal(
+            RefusalCode.REPLAY, "a share or card has the reference of this key", hint="make another"
+        )
+
+
+def _hand_over(draft: Draft, former: str, heir: str, *, follows: bool) -> None:
+    """Put another owner's account in the place of the former one's.
+
+    Args:
+        draft: The ring.
+        former: Account of the former owner.
+        heir: Account of the next one.
+        follows: What was announced to the owner follows: the owner changed accounts alone (S127).
+    """
+    draft.due = tuple(
+        replace(each, account=heir) if each.account == former else each
+        for each in draft.due
+        if follows or each.account != former
+    )
+    # What the former owner suspended, the next one alone may resume (C15).
+    for share in draft.live:
+        if share.holds:
+            holds = [
+                replace(each, who=heir)
+                if each.kind is HoldKind.WITHDRAWN and each.who == former
+                else each
+                for each in share.holds
+            ]
+            draft.put(share.held_by(frozenset(holds)))
 
 
 def _next_epoch(draft: Draft) -> None:
@@ -255,7 +312,12 @@ def cleared(draft: Draft, command: Cleared) -> None:
 def factory_reset(draft: Draft, command: FactoryReset) -> None:
     """Take note that somebody in the vehicle erased everything there (S62, S122, C28)."""
     authorise(draft, command)
+    told = command.epoch
+    if told is not None and told <= draft.epoch and draft.owner is None:
+        return  # reported before
     _clear_vehicle(draft)
+    if told is not None:  # after resets that were never reported
+        draft.epoch = max(draft.epoch, told)
 
 
 def _clear_vehicle(draft: Draft) -> None:
@@ -273,6 +335,12 @@ def add_card(draft: Draft, command: AddCard) -> None:
     authorise(draft, command)
     if command.card in draft.spent:
         raise PolicyRefusal(RefusalCode.REPLAY, "this card was paired here before")
+    if command.card == draft.owner_item:
+        raise PolicyRefusal(RefusalCode.REPLAY, "this is the owner's key, no card")
+    if not draft.has_room():
+        raise PolicyRefusal(
+            RefusalCode.CARD_LIMIT, "the withdrawal list could not name one more card"
+        )
     former = None
     if command.replaces is not None:
         former = next((c for c in draft.cards if c.card == command.replaces), None)

@@ -18,13 +18,14 @@ from dkey.lifecycle.ring_effects import (
 )
 from dkey.lifecycle.ring_rules import Who, authorise
 from dkey.lifecycle.ring_state import Ended, Share, ShareState
+from dkey.lifecycle.ring_withdrawal import keep_the_will
 from dkey.lifecycle.roles import Permission, Role
 
 if TYPE_CHECKING:
     from dkey.lifecycle.commands import Accept, Activate, Approve, Booking, Decline, Invite
     from dkey.lifecycle.ring_draft import Draft
 
-__all__ = ["accept", "activate", "approve", "decline", "invite", "take_key"]
+__all__ = ["accept", "activate", "approve", "check_open", "decline", "invite", "take_key"]
 
 
 def invite(draft: Draft, command: Invite) -> None:
@@ -32,14 +33,15 @@ def invite(draft: Draft, command: Invite) -> None:
     who = authorise(draft, command, command.role)
     if draft.flags.touch_only and not draft.flags.touch_profile_sharing:
         raise PolicyRefusal(RefusalCode.FEATURE_NOT_SUPPORTED, "this vehicle shares no keys")
-    if command.share_id in draft.spent:
+    if command.share_id in draft.spent or command.share_id == draft.owner_item:
+        # A share id and a key's reference look alike: who revokes the one would revoke the other.
         raise PolicyRefusal(RefusalCode.REPLAY, "this share id was used before")
     _check_account(draft, command.account)
     if draft.veto_all or command.account in draft.vetoes:
         raise PolicyRefusal(RefusalCode.VETOED_BY_OWNER, "the owner forbids this sharing")
     begins_s, ends_s = command.not_before_s, command.not_after_s
     if command.role is Role.PROVIDER:
-        begins_s, ends_s = _provider_window(draft, command, who)
+        begins_s, ends_s = _provider_window(draft, command)
     _check_grant(draft, command, begins_s, ends_s)
     if command.role is Role.ACTUAL_USER:
         _take_actual_users_place(draft, command)
@@ -50,6 +52,13 @@ def invite(draft: Draft, command: Invite) -> None:
             hint="revoke it first",
         )
     ordered = who is Who.ASSOCIATE
+    slot = _free_slot(draft, command.role)
+    if not draft.has_room():
+        raise PolicyRefusal(
+            RefusalCode.SHARE_LIMIT,
+            "the withdrawal list could not name one more key",
+            hint="wait until withdrawn keys have expired",
+        )
     share = Share(
         share_id=command.share_id,
         account=command.account,
@@ -57,7 +66,7 @@ def invite(draft: Draft, command: Invite) -> None:
         permission=command.permission,
         not_before_s=begins_s,
         not_after_s=ends_s,
-        slot=_free_slot(draft, command.role),
+        slot=slot,
         grantor=draft.owner_account if who is Who.REPRESENTATIVE else command.actor,
         granted_s=draft.now_s,
         booking=command.booking,
@@ -89,17 +98,26 @@ def _check_grant(draft: Draft, command: Invite, begins_s: int, ends_s: int) -> N
         raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "only an actual user replaces another")
 
 
-def _check_account(draft: Draft, account: str) -> None:
+def check_open(draft: Draft, account: str) -> None:
+    """Check that a key goes to an account that is open (S42).
+
+    Raises:
+        PolicyRefusal: NOT_AUTHORISED.
+    """
     name, at, domain = account.partition("@")
     if not (name and at and domain) or account in draft.closed:
         raise PolicyRefusal(
             RefusalCode.NOT_AUTHORISED, f"{account!r} is no open account: keys go to accounts only"
         )
+
+
+def _check_account(draft: Draft, account: str) -> None:
+    check_open(draft, account)
     if account == draft.owner_account:
         raise PolicyRefusal(RefusalCode.ALREADY_LINKED, "the owner needs no share")
 
 
-def _provider_window(draft: Draft, command: Invite, who: Who) -> tuple[int, int]:
+def _provider_window(draft: Draft, command: Invite) -> tuple[int, int]:
     """Return the window of a provider's key: that of the booking and the grace after it (C22)."""
     booking = command.booking
     if not draft.flags.remote_handover or (booking is not None and booking.iphone):
@@ -109,7 +127,7 @@ def _provider_window(draft: Draft, command: Invite, who: Who) -> tuple[int, int]
             hint="open the vehicle yourself, or hand over a card",
         )
     orderer = draft.share_of(command.actor)
-    if who is Who.ASSOCIATE and orderer is not None and orderer.permission is Permission.ENTRY:
+    if orderer is not None and orderer.permission is Permission.ENTRY:
         raise PolicyRefusal(
             RefusalCode.PERMISSION_ENTRY_ONLY, "only a sharee who may start orders services"
         )
@@ -243,4 +261,5 @@ def decline(draft: Draft, command: Decline) -> None:
     """Do not take the key, or give it back; the same answer again changes nothing."""
     share = draft.invited(command.share_id)
     authorise(draft, command, share.role, share)
+    keep_the_will(draft, share)
     draft.end(share, Ended.DECLINED)

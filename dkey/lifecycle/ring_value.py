@@ -209,7 +209,8 @@ class Ring:
         )
 
     def _suspended(self) -> Iterator[bytes]:
-        if self.owner_key_x is not None and self.owner_holds:
+        closed = self.owner is None or self.owner.account in self.closed
+        if self.owner_key_x is not None and self.owner_holds and not closed:  # else it is revoked
             yield key_ref(self.owner_key_x)
         for share in self.live:
             if share.holds:
@@ -236,7 +237,10 @@ class Ring:
         """
         everything = viewer is None or (self.owner is not None and viewer == self.owner.account)
         everything = everything or any(
-            each.account == viewer and each.role is Role.ACTUAL_USER for each in self.live
+            each.account == viewer
+            and each.role is Role.ACTUAL_USER
+            and each.state is ShareState.ACTIVE
+            for each in self.live
         )
         return tuple(
             each

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dkey.errors import PolicyRefusal, RefusalCode
 from dkey.lifecycle.commands import AUTHORITY
-from dkey.lifecycle.ring_rules import authorise
+from dkey.lifecycle.ring_rules import Who, authorise
 from dkey.lifecycle.ring_state import Ended, Held, HoldKind
 from dkey.lifecycle.roles import Role
 
@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from dkey.lifecycle.ring_draft import Draft
     from dkey.lifecycle.ring_state import CardKey, Share
 
-__all__ = ["lift_veto", "release_lost", "report_lost", "resume", "revoke", "suspend", "veto"]
+__all__ = [
+    "keep_the_will",
+    "lift_veto",
+    "release_lost",
+    "report_lost",
+    "resume",
+    "revoke",
+    "suspend",
+    "veto",
+]
 
 
 def _check_living(share: Share | None, card: CardKey | None) -> None:
@@ -83,11 +92,27 @@ def resume(draft: Draft, command: Resume) -> None:
 def revoke(draft: Draft, command: Revoke) -> None:
     """End a share or card for good; to do it twice changes nothing (S49, S54)."""
     role, share, card = draft.find(command.item)
-    authorise(draft, command, role, share)
+    who = authorise(draft, command, role, share)
     if share is not None:
+        if who is Who.ACTUAL_USER:
+            keep_the_will(draft, share)
         draft.end(share, Ended.REVOKED)
     if card is not None:
         draft.end_card(card, Ended.REVOKED)
+
+
+def keep_the_will(draft: Draft, share: Share) -> None:
+    """Veto an account whose key somebody above the actual user suspended and somebody else ends.
+
+    Else the actual user could give it another key, which nobody suspended (S46, C15).
+    """
+    on = share.share_id.hex()
+    above = any(
+        each.kind is HoldKind.WITHDRAWN and each.on == on and _authority_rank(draft, each.who) < 2
+        for each in share.holds
+    )
+    if above and any(each.role is Role.ACTUAL_USER for each in draft.live):
+        draft.vetoes |= {share.account}
 
 
 def veto(draft: Draft, command: Veto) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dkey.errors import AuthenticationError, PolicyRefusal, RefusalCode
 from dkey.lifecycle.claims import Issuer, WithdrawalClaims
+from dkey.lifecycle.policy import MAX_WITHDRAWN
 from dkey.lifecycle.statement import FLAG, TIME, UINT32, Statement, choice, many, octets, uint
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ __all__ = [
 ]
 
 CLAUSE: Final = "specs/lifecycle.md §5"
-MAX_WITHDRAWN: Final = 256
-"""Most references in one list, so that two lists and a chain fit into a mailbox."""
 
 
 def _rising(references: Sequence[bytes]) -> bool:

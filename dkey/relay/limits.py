@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from dkey.lifecycle.policy import (
     INVITATION_TTL_H,
     RELAY_BODY_BYTES,
+    RELAY_CREATES_BURST,
+    RELAY_CREATES_PER_H,
     RELAY_MAILBOXES,
     RELAY_REQUEST_MEMORY_S,
     RELAY_REQUESTS_BURST,
@@ -32,6 +34,12 @@ class Limits:
     request_memory_s: float = RELAY_REQUEST_MEMORY_S
     burst: int = RELAY_REQUESTS_BURST
     per_s: float = RELAY_REQUESTS_PER_S
+    creates_burst: int = RELAY_CREATES_BURST
+    creates_per_s: float = RELAY_CREATES_PER_H / 3600.0
+
+    def of_creates(self) -> Limits:
+        """Return the limits whose requests are those for a new mailbox only."""
+        return replace(self, burst=self.creates_burst, per_s=self.creates_per_s)
 
 
 class RateLimit:

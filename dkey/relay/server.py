@@ -41,6 +41,7 @@ __all__ = ["ATTESTATION", "CLAIM", "REQUEST_ID", "relay_app"]
 REQUEST_ID: Final = "Mailbox-Request-ID"
 CLAIM: Final = "Mailbox-Device-Claim"
 ATTESTATION: Final = "Mailbox-Device-Attestation"
+_MAILBOXES: Final = "/v1/m"
 _ATTESTATION_MAX: Final = 8192
 _BODY_S: Final = 10.0
 """A request's body must have arrived within this time."""
@@ -87,7 +88,7 @@ def relay_app(
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     _add_routes(app, store, limits)
     _add_errors(app)
-    rate = RateLimit(limits)
+    rate, creates = RateLimit(limits), RateLimit(limits.of_creates())
 
     @app.middleware("http")
     async def guard(
@@ -95,6 +96,8 @@ def relay_app(
     ) -> Response:
         address = request.client.host if request.client else "unknown"
         wait_s = rate.wait_s(address, monotonic())
+        if wait_s == 0 and (request.method, request.url.path) == ("POST", _MAILBOXES):
+            wait_s = creates.wait_s(address, monotonic())
         if wait_s > 0:
             response = _refused(RelayRefusal(429, "too many requests", retry_s=wait_s))
         else:
@@ -106,7 +109,7 @@ def relay_app(
 
 
 def _add_routes(app: FastAPI, store: RelayStore, limits: Limits) -> None:
-    @app.post("/v1/m")
+    @app.post(_MAILBOXES)
     async def create(request: Request) -> Response:
         body = await _body(request, limits)
         caller = _caller(request, body)

@@ -13,7 +13,7 @@ from hypothesis.stateful import (
 from dkey.codec import cbor
 from dkey.errors import PolicyRefusal, RefusalCode, WireError
 from dkey.lifecycle import commands as c
-from dkey.lifecycle.claims import key_ref
+from dkey.lifecycle.claims import Issuer, key_ref
 from dkey.lifecycle.command_codec import COMMANDS, decode, encode
 from dkey.lifecycle.flags import CardFollowsPhone, CascadeScope, Flags
 from dkey.lifecycle.policy import MAX_SHARES
@@ -22,6 +22,7 @@ from dkey.lifecycle.ring_draft import Draft
 from dkey.lifecycle.ring_effects import KeyEnded
 from dkey.lifecycle.ring_state import Ended, ShareState
 from dkey.lifecycle.roles import CardProvenance, Permission, Role
+from dkey.lifecycle.withdrawal import WITHDRAWAL
 from ring_world import (
     AUTHORITY_X,
     DAY,
@@ -39,6 +40,7 @@ NAMES = ("anna", "bob", "carl", "dora", "user")
 ACCOUNTS = (OWNER, *map(mail, NAMES))
 ACTORS = (*ACCOUNTS, c.AUTHORITY, c.VEHICLE, c.DEALER, "stranger@example.org")
 ITEMS = (*map(share_id, NAMES), *(share_id(n + "2") for n in NAMES), card(1), card(2), b"?" * 16)
+ITEMS = (*ITEMS, key_ref(OWNER_X), key_ref(x_of("anna")))
 KEYS = (OWNER_X, *map(x_of, NAMES))
 ENUMS = {
     "role": st.sampled_from(Role),
@@ -145,6 +147,7 @@ class RingMachine(RuleBasedStateMachine):
         self.ended: dict[bytes, object] = {}
         self.fallen: set[bytes] = set()
         self.number = (0, 0)
+        self.said: dict[tuple[int, int], object] = {}
 
     def apply(self, command) -> None:
         world = self.world
@@ -264,6 +267,23 @@ class RingMachine(RuleBasedStateMachine):
         number = (self.world.ring.epoch, self.world.ring.list_number)
         assert number >= self.number
         self.number = number
+
+    @invariant()
+    def every_list_can_be_signed_and_what_it_says_has_one_number(self) -> None:
+        ring = self.world.ring
+        if not ring.list_number:
+            return
+        said = ring.withdrawal(Issuer.AUTHORITY, issued_s=0)
+        values = {name: getattr(said, name) for name in WITHDRAWAL.fields}
+        assert WITHDRAWAL.check is not None
+        WITHDRAWAL.check(values)
+        assert self.said.setdefault((said.epoch, said.number), said) == said
+
+    @invariant()
+    def nobody_below_the_owner_ends_the_owners_key(self) -> None:
+        ring = self.world.ring
+        if ring.owner is not None and ring.owner.account not in ring.closed:
+            assert all(each.item != key_ref(ring.owner_key_x or b"") for each in ring.withdrawn)
 
 
 RingMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NOW_S = 1_800_000_000
 HOUR_S = 3600
 SECRET_TEXT = b"KeyCreationRequest: entry and start for one weekend"
-PLENTY = Limits(burst=10_000)
+PLENTY = Limits(burst=10_000, creates_burst=10_000)
 
 
 def sealed(text: bytes = SECRET_TEXT, algorithm: str = "AEAD_AES_256_GCM") -> Payload:

@@ -439,6 +439,19 @@ def test_a_clock_that_stands_or_steps_back_gives_nothing():
     assert rate.wait_s("192.0.2.1", 5) > 0
 
 
+def test_a_client_makes_few_mailboxes_however_many_requests_it_has_left(tmp_path):
+    limits = Limits(burst=1000, creates_burst=2, creates_per_s=0.1)
+    with World(sqlite_url(tmp_path / "relay"), limits).running() as world:
+        owner = world.device()
+        mailbox = owner.create(invitation())
+        owner.create(invitation())
+        with refused(RefusalCode.TOO_SOON):
+            owner.create(invitation())
+        assert owner.read(mailbox).payload == sealed()
+        world.ticks.advance(10)
+        owner.create(invitation())
+
+
 # --- what is kept --------------------------------------------------------------------------------
 
 
