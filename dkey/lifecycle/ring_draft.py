@@ -166,8 +166,8 @@ class Draft:
 
     def _most_listed(self) -> int:
         """Return how long the list gets with every key, the owner's and one more on it."""
-        cards = sum(1 for each in self.cards if each.ended is None)
-        return len(self.withdrawn) + len(self.live) + cards + 2
+        cards = [each for each in self.cards if each.ended is None]
+        return len(self.withdrawn) + len(self.live) + len(cards) + 2
 
     # --- changes ------------------------------------------------------------------------------
 

@@ -153,8 +153,9 @@ def _check_change(draft: Draft, command: ChangeOwner, who: Who) -> Party:
 
 def _hold_heir(draft: Draft) -> None:
     """Suspend an owner whose account was suspended as another's before (S92)."""
+    account = draft.owner_account
     for held in draft.account_holds:
-        if held.on == draft.owner_account and held.cause is not None:
+        if held.on == account and held.cause is not None:
             suspend_account(draft, held.on, held.cause)
 
 
@@ -175,9 +176,11 @@ def _hand_over(draft: Draft, former: str, heir: str, *, follows: bool) -> None:
         follows: What was announced to the owner follows: the owner changed accounts alone (S127).
     """
     draft.due = tuple(
-        replace(each, account=heir) if each.account == former else each
-        for each in draft.due
-        if follows or each.account != former
+        [
+            replace(each, account=heir) if each.account == former else each
+            for each in draft.due
+            if follows or each.account != former
+        ]
     )
     # What the former owner suspended, the next one alone may resume (C15).
     for share in draft.live:

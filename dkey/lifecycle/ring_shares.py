@@ -70,7 +70,7 @@ def invite(draft: Draft, command: Invite) -> None:
         grantor=draft.owner_account if who is Who.REPRESENTATIVE else command.actor,
         granted_s=draft.now_s,
         booking=command.booking,
-        holds=frozenset(each for each in draft.account_holds if each.on == command.account),
+        holds=frozenset([each for each in draft.account_holds if each.on == command.account]),
         approved=not (ordered and draft.flags.owner_approval_required),
     )
     draft.shares.append(share)
