@@ -41,7 +41,7 @@ def signature(state: State) -> Any:
         head, _, tail = mark.rpartition(b"~")
         told.setdefault(tail, []).append(head)
     of: dict[str, list[Any]] = {}
-    for item in sorted(state.ring.spent):
+    for item in sorted(state.ring.spent | {each[-1].share_id for each in chains}):
         signed = [_chain_key(each) for each in chains if each[-1].share_id == item]
         marks = sorted(told.pop(item, ()))
         of.setdefault(owner_of(item), []).append((_item_key(state, item, lists), signed, marks))

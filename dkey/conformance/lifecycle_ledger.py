@@ -94,8 +94,7 @@ def _check_downwards(before: Ring, wanted: c.Command, effects: Iterable[Effect])
             continue
         other = before.share(each.item)
         if other is None or not _below(before, share, other):
-            event = f"{type(wanted).__name__} of {owner_of(share.share_id)}"
-            raise Violation("a withdrawal took a key that is not below it", event)
+            raise Violation("a withdrawal took a key that is not below it", "")
 
 
 def _below(ring: Ring, share: Share, other: Share) -> bool:
@@ -116,6 +115,8 @@ def _answers(scene: Scene, state: State, text: str, change: Callable[[], State])
         after = change()
     except PolicyRefusal:
         return
+    except Violation as exc:
+        raise Violation(str(exc), text) from exc
     yield text, after
     if not scene.world.crashes or after.papers == state.papers:
         return
