@@ -70,7 +70,8 @@ def _ordered(state: State, name: str) -> list[bytes]:
 def _ring_key(state: State) -> Any:
     ring = state.ring
     return (
-        *(ring.epoch, ring.list_number, ring.owner, ring.owner_holds, ring.account_holds),
+        *(ring.epoch, ring.told_epoch, ring.list_number, ring.owner),
+        *(ring.owner_holds, ring.account_holds),
         *(ring.immobilised, ring.clock_s, ring.cards, ring.removal, ring.pause, ring.due),
         *(ring.pauses_used, ring.veto_all, ring.may_pause, ring.closed),
         # What is withdrawn and no share: cards and keys of owners.

@@ -14,6 +14,7 @@ from dkey.errors import PolicyRefusal, RefusalCode, WireError
 from dkey.lifecycle.admission_checks import (
     check_free,
     check_lift,
+    check_list_issuer,
     check_may_issue,
     check_reference,
     issuer_of,
@@ -301,7 +302,7 @@ class Admissions:
         if claims.vehicle != self.vehicle:
             raise PolicyRefusal(RefusalCode.WRONG_VEHICLE, "this list is for another vehicle")
         self._check_list_epoch(claims)
-        self._check_list_issuer(claims)
+        check_list_issuer(self, claims)
         taken = Taken(
             issuer=claims.issuer,
             number=claims.number,
@@ -341,14 +342,6 @@ class Admissions:
     def _check_list_epoch(self, claims: WithdrawalClaims) -> None:
         if claims.epoch != self.epoch:
             raise PolicyRefusal(RefusalCode.REPLAY, "this list is of another owner's time")
-
-    def _check_list_issuer(self, claims: WithdrawalClaims) -> None:
-        x = self.owner_x if claims.issuer is Issuer.OWNER else self.authority_x
-        withdrawn = claims.issuer is Issuer.OWNER and x is not None and key_ref(x) in self.gone
-        if x is None or withdrawn or (claims.immobilised and claims.issuer is Issuer.OWNER):
-            raise PolicyRefusal(
-                RefusalCode.NOT_AUTHORISED, "no issuer of this vehicle may give such a list"
-            )
 
     def _check_newer(self, former: Taken | None, taken: Taken) -> None:
         if taken.number < 1 or (former is not None and taken.number <= former.number):

@@ -17,9 +17,16 @@ if TYPE_CHECKING:
 
     from dkey.lifecycle.admission import Admissions
     from dkey.lifecycle.admission_state import Admitted, Taken
-    from dkey.lifecycle.claims import KeyClaims
+    from dkey.lifecycle.claims import KeyClaims, WithdrawalClaims
 
-__all__ = ["check_free", "check_lift", "check_may_issue", "check_reference", "issuer_of"]
+__all__ = [
+    "check_free",
+    "check_lift",
+    "check_list_issuer",
+    "check_may_issue",
+    "check_reference",
+    "issuer_of",
+]
 
 _X: Final = slice(1, 33)
 
@@ -113,3 +120,17 @@ def issuer_of(now: Admissions, chain: tuple[KeyClaims, ...]) -> Issuer:
     if last.reshare and last.role is not Role.ACTUAL_USER:
         raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "only an actual user shares on")
     return issuer
+
+
+def check_list_issuer(now: Admissions, claims: WithdrawalClaims) -> None:
+    """Refuse a list of somebody who issues none here, or may not say this in it.
+
+    Raises:
+        PolicyRefusal: NOT_AUTHORISED.
+    """
+    x = now.owner_x if claims.issuer is Issuer.OWNER else now.authority_x
+    withdrawn = claims.issuer is Issuer.OWNER and x is not None and key_ref(x) in now.gone
+    if x is None or withdrawn or (claims.immobilised and claims.issuer is Issuer.OWNER):
+        raise PolicyRefusal(
+            RefusalCode.NOT_AUTHORISED, "no issuer of this vehicle may give such a list"
+        )

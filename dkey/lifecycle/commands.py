@@ -192,9 +192,15 @@ class Transfer(Command):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleared(Command):
-    """One side reports that it holds nothing any more."""
+    """One side reports that it holds nothing any more.
+
+    Attributes:
+        epoch: Of the vehicle's side, the owner epoch that began with it, as the vehicle says: a
+            report that comes late or twice is known by it. None where it does not say.
+    """
 
     side: Side
+    epoch: int | None = None
 
 
 # --- shares ------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from dkey.crypto.p256 import PublicKey
 from dkey.crypto.secret import Secret
 from dkey.errors import LocalFault, WireError
 from dkey.lifecycle.envelope import MAX_ENVELOPE, SECRET_SIZE
+from dkey.lifecycle.policy import MAX_ACCOUNT
 from dkey.lifecycle.roles import Permission, Role
 from dkey.lifecycle.statement import FLAG, POINT, TIME, Statement, choice, octets, optional, text
 
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 CLAUSE: Final = "specs/lifecycle.md §6.1"
-ACCOUNT: Final = text(3, 254)
+ACCOUNT: Final = text(3, MAX_ACCOUNT)
 """An account id, in the form of an e-mail address (requirements S42)."""
 _FILE: Final = "share-file"
 _VERSION: Final = 1

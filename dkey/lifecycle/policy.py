@@ -24,9 +24,11 @@ __all__ = [
     "INVITATION_TTL_H",
     "LOG_RETENTION_MONTHS",
     "LOST_LOCK_S",
+    "MAX_ACCOUNT",
     "MAX_CARDS",
     "MAX_CHAIN",
     "MAX_DEVICES_PER_HOLDER",
+    "MAX_ENDED_SHARES",
     "MAX_FAST_CANDIDATES",
     "MAX_HOLDERS",
     "MAX_SHARES",
@@ -73,6 +75,10 @@ MAX_WITHDRAWN: Final = 256
 """References in one withdrawal list, so that two lists and a chain fit into a mailbox (ours)."""
 MAX_HOLDERS: Final = 1 + MAX_SHARES
 """Holders whose devices may be tried: the owner and the sharees (security 5, case 34)."""
+MAX_ACCOUNT: Final = 254
+"""Bytes of an account id, which has the form of an e-mail address (RFC 5321; S5)."""
+MAX_ENDED_SHARES: Final = 256
+"""Shares that ended and are still shown, the newest ones (ours)."""
 MAX_CHAIN: Final = 2
 """Attestations in a row: the actual user's, then an associate's, who shares no further (C17)."""
 MAX_DEVICES_PER_HOLDER: Final = 4

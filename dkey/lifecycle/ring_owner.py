@@ -84,6 +84,8 @@ def found(draft: Draft, command: Found) -> None:
         draft.withdrawn = ()
         _next_epoch(draft)
         draft.epoch = command.epoch
+    if command.epoch is not None:
+        draft.told_epoch = command.epoch
     draft.removal = None
     draft.owner, draft.owner_key_x = party, command.key_x
     draft.effects.append(Linked(owner=party, epoch=draft.epoch))
@@ -304,8 +306,8 @@ def cleared(draft: Draft, command: Cleared) -> None:
         raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "the vehicle clears its own side only")
     if command.side is Side.VEHICLE:
         known = draft.removal is not None and Side.VEHICLE in draft.removal
-        if draft.owner is not None or not known:
-            _clear_vehicle(draft)
+        if draft.owner is not None or not known or command.epoch is not None:
+            _told_clear(draft, command.epoch)
     elif draft.owner is not None:
         end_owner_now(draft)
     elif draft.removal is not None:
@@ -315,12 +317,16 @@ def cleared(draft: Draft, command: Cleared) -> None:
 def factory_reset(draft: Draft, command: FactoryReset) -> None:
     """Take note that somebody in the vehicle erased everything there (S62, S122, C28)."""
     authorise(draft, command)
-    told = command.epoch
-    if told is not None and told <= draft.epoch and draft.owner is None:
-        return  # reported before
+    _told_clear(draft, command.epoch)
+
+
+def _told_clear(draft: Draft, epoch: int | None) -> None:
+    """Take the vehicle's report; it may be of several erasures, and come late or twice."""
+    if epoch is not None and epoch <= draft.told_epoch:
+        return
     _clear_vehicle(draft)
-    if told is not None:  # after resets that were never reported
-        draft.epoch = max(draft.epoch, told)
+    if epoch is not None:
+        draft.epoch, draft.told_epoch = max(draft.epoch, epoch), epoch
 
 
 def _clear_vehicle(draft: Draft) -> None:

@@ -8,7 +8,7 @@ from dkey.errors import PolicyRefusal, RefusalCode
 from dkey.lifecycle.changed import changed
 from dkey.lifecycle.claims import NO_SLOT
 from dkey.lifecycle.commands import PartyKind
-from dkey.lifecycle.policy import PROVIDER_GRACE_MIN
+from dkey.lifecycle.policy import MAX_ACCOUNT, PROVIDER_GRACE_MIN
 from dkey.lifecycle.ring_effects import (
     KeyAccepted,
     KeyConfirmed,
@@ -74,6 +74,7 @@ def invite(draft: Draft, command: Invite) -> None:
         approved=not (ordered and draft.flags.owner_approval_required),
     )
     draft.shares.append(share)
+    draft.forget_oldest()
     draft.spent |= {share.share_id}
     if share.holds:
         draft.listed()
@@ -105,7 +106,8 @@ def check_open(draft: Draft, account: str) -> None:
         PolicyRefusal: NOT_AUTHORISED.
     """
     name, at, domain = account.partition("@")
-    if not (name and at and domain) or account in draft.closed:
+    formed = name and at and domain and account.isprintable()
+    if not formed or len(account.encode()) > MAX_ACCOUNT or account in draft.closed:
         raise PolicyRefusal(
             RefusalCode.NOT_AUTHORISED, f"{account!r} is no open account: keys go to accounts only"
         )

@@ -51,13 +51,15 @@ class Ring:
         vehicle: Vehicle identifier, 16 bytes.
         flags: The choices of this deployment.
         epoch: Owner epoch: raised by a change of owner and by a factory reset.
+        told_epoch: Owner epoch that the vehicle itself stated last.
         clock_s: Latest time seen; time never goes back here.
         owner: None while nobody is linked.
         owner_key_x: x-coordinate of the owner's key; None for a back-end-only owner (C31).
         owner_holds: Every cause that suspends the owner.
         account_holds: Every suspension of an account that lasts; it takes new keys too (S89).
         may_pause: The owner delegated the pause right (S86).
-        shares: Shares that live, or ended in the last six months; by time of their invitation.
+        shares: Shares that live, and the newest that ended in the last six months; by time of their
+            invitation.
         cards: Cards of this owner, ended ones included.
         initial_cards: Initial cards that this vehicle ever had (S34).
         spent: Every share id and card reference that was ever used here.
@@ -77,6 +79,7 @@ class Ring:
     vehicle: bytes
     flags: Flags = field(default_factory=Flags)
     epoch: int = 0
+    told_epoch: int = 0
     clock_s: int = 0
     owner: Party | None = None
     owner_key_x: bytes | None = None

@@ -106,6 +106,8 @@ def keep_the_will(draft: Draft, share: Share) -> None:
 
     Else the actual user could give it another key, which nobody suspended (S46, C15).
     """
+    if share.role is Role.ACTUAL_USER:  # who gives no key to itself
+        return
     on = share.share_id.hex()
     above = any(
         each.kind is HoldKind.WITHDRAWN and each.on == on and _authority_rank(draft, each.who) < 2

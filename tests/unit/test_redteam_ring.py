@@ -7,7 +7,7 @@ import pytest
 from dkey.errors import RefusalCode
 from dkey.lifecycle import commands as c
 from dkey.lifecycle.claims import Issuer, key_ref
-from dkey.lifecycle.policy import MAX_WITHDRAWN
+from dkey.lifecycle.policy import MAX_ENDED_SHARES, MAX_WITHDRAWN
 from dkey.lifecycle.ring_state import DueKind, Ended
 from dkey.lifecycle.roles import CardProvenance, Role
 from ring_world import (
@@ -186,6 +186,26 @@ def test_an_expired_entry_makes_room_again() -> None:
     assert len(world.list().revoked) < 9
 
 
+def test_no_ring_grows_without_end_however_often_somebody_invites() -> None:
+    world = corporate()
+    for number in range(MAX_ENDED_SHARES + 20):
+        ends_s = world.now + 1
+        world.invite(f"e{number}", by=USER, account=mail(f"e{number}"), not_after_s=ends_s)
+        world.do(c.Decline(actor=mail(f"e{number}"), share_id=share_id(f"e{number}")))
+        world.now += 2
+    assert len(world.ring.shares) <= MAX_ENDED_SHARES + 2
+    assert world.usable(share_id("e0")) is RefusalCode.KEY_REVOKED
+    with refused(RefusalCode.REPLAY):
+        world.invite("e0", by=USER)
+
+
+@pytest.mark.parametrize("account", ["a" * 254 + "@x", "a\u202e@x", "a\n@x"])
+def test_an_account_is_short_and_printable(account) -> None:
+    world = World()
+    with refused(RefusalCode.NOT_AUTHORISED):
+        world.invite("anna", account=account)
+
+
 # --- actual users ------------------------------------------------------------------------------
 
 
@@ -243,6 +263,13 @@ def test_an_actual_user_gives_no_new_key_in_place_of_one_that_the_owner_suspende
     world.invite("anna2", by=USER, account=mail("anna"))
 
 
+def test_an_actual_user_who_gives_the_key_back_is_not_vetoed() -> None:
+    world = corporate()
+    world.do(c.Suspend(actor=OWNER, item=share_id("user")))
+    world.do(c.Decline(actor=USER, share_id=share_id("user")))
+    assert world.invite("user2", role=Role.ACTUAL_USER, account=USER)
+
+
 def test_the_owner_replaces_a_key_that_the_owner_suspended() -> None:
     world = corporate()
     item = world.share("anna")
@@ -254,16 +281,30 @@ def test_the_owner_replaces_a_key_that_the_owner_suspended() -> None:
 # --- resets ------------------------------------------------------------------------------------
 
 
-def test_a_reset_that_is_reported_twice_is_one_reset() -> None:
+def reset(kind: str, epoch: int) -> c.Command:
+    if kind == "reset":
+        return c.FactoryReset(actor=c.VEHICLE, epoch=epoch)
+    return c.Cleared(actor=c.VEHICLE, side=c.Side.VEHICLE, epoch=epoch)
+
+
+@pytest.mark.parametrize("kind", ["reset", "cleared"])
+def test_an_erasure_that_is_reported_twice_or_late_is_one(kind) -> None:
     world = World()
-    world.do(c.FactoryReset(actor=c.VEHICLE, epoch=1))
-    world.do(c.FactoryReset(actor=c.VEHICLE, epoch=1))
+    world.do(reset(kind, 1))
+    world.do(reset(kind, 1))
     assert world.ring.epoch == 1
     world.do(c.Found(actor=OWNER, owner=party(OWNER), key_x=OWNER_X, epoch=1))
+    world.do(reset(kind, 1))
+    assert world.ring.owner is not None
+    world.do(reset(kind, 2))
+    assert world.ring.owner is None
 
 
-def test_resets_that_were_never_reported_count_with_the_next_one() -> None:
+@pytest.mark.parametrize("kind", ["reset", "cleared"])
+def test_erasures_that_were_never_reported_count_with_the_next_one(kind) -> None:
     world = World()
     world.share("anna")
-    world.do(c.FactoryReset(actor=c.VEHICLE, epoch=4))
+    world.do(reset(kind, 4))
     assert (world.ring.epoch, world.ring.owner) == (4, None)
+    world.do(reset(kind, 6))
+    assert world.ring.epoch == 6
