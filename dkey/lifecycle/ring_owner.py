@@ -217,7 +217,8 @@ def _next_epoch(draft: Draft) -> None:
 
 def _end_owner_key(draft: Draft, item: bytes | None, reason: Ended) -> None:
     if item is not None:
-        draft.withdraw(item, 0)
+        if draft.owner_account not in draft.closed:  # else it is withdrawn already
+            draft.withdraw(item, 0)
         draft.effects.append(
             KeyEnded(item=item, account=draft.owner_account, role=Role.OWNER, reason=reason)
         )
