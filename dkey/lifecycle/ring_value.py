@@ -32,7 +32,7 @@ from dkey.lifecycle.roles import Permission, Role
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Ring"]
+__all__ = ["Ring", "suspends_all"]
 
 VERSION: Final = 1
 _ENDED_AS: Final = {
@@ -43,7 +43,7 @@ _ENDED_AS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: see dkey.lifecycle.changed
 class Ring:
     """Every key of one vehicle and what governs it.
 
@@ -207,7 +207,7 @@ class Ring:
             issued_s=issued_s,
             revoked=tuple(sorted({each.item for each in self.withdrawn})),
             suspended=tuple(sorted(self._suspended())),
-            all_suspended=self._all_suspended(),
+            all_suspended=self.all_suspended,
             immobilised=self.immobilised and issuer is Issuer.AUTHORITY,
         )
 
@@ -222,13 +222,10 @@ class Ring:
             if card.holds and card.ended is None:
                 yield card.card
 
-    def _all_suspended(self) -> bool:
-        paused = self.pause is not None and self.flags.pause_affects_cards
-        suspended = self.flags.cascade_automatic and any(
-            each.kind is HoldKind.ACCOUNT and each.cause not in PHONE_CAUSES
-            for each in self.owner_holds
-        )
-        return self.owner is not None and (paused or suspended)
+    @property
+    def all_suspended(self) -> bool:
+        """Whether the list suspends every key and card."""
+        return suspends_all(self.flags, self.owner, self.pause, self.owner_holds)
 
     def keys(self, viewer: str | None = None) -> tuple[KeyView, ...]:
         """Return the keys for display, pending ones and bookings included (S115).
@@ -310,6 +307,17 @@ class Ring:
         if not isinstance(value, list) or len(value) != 2 or value[0] != VERSION:
             raise WireError("not a ring of a version that is known", clause=CLAUSE)
         return from_plain(cls, value[1])
+
+
+def suspends_all(
+    flags: Flags, owner: Party | None, pause: PauseState | None, owner_holds: frozenset[Held]
+) -> bool:
+    """Return whether every key and card is suspended: in a pause, or with the owner (S51, S83)."""
+    paused = pause is not None and flags.pause_affects_cards
+    suspended = flags.cascade_automatic and any(
+        each.kind is HoldKind.ACCOUNT and each.cause not in PHONE_CAUSES for each in owner_holds
+    )
+    return owner is not None and (paused or suspended)
 
 
 def _share_unusable(share: Share, now_s: int) -> RefusalCode | None:
