@@ -1,4 +1,4 @@
-"""The ledger: what a durable append costs beside a bare commit, how long a long one takes to open.
+"""The life of keys: decisions of the policy, its exhaustive check, and the ledger that is kept.
 
 What each figure means is in ``bench/README.md``. The files lie in ``--folder``, by default the
 directory for temporary files: a commit on a RAM disk says nothing about one on a disk.
@@ -12,12 +12,14 @@ import sqlite3
 import tempfile
 from contextlib import closing
 from pathlib import Path
-from statistics import median
-from time import perf_counter
+from statistics import mean, median
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING
 
+from _decisions import decisions
 from _report import Figure, Samples, progress, report, slice_medians, spread
 
+from dkey.conformance.lifecycle_check import check
 from dkey.crypto.entropy import SystemEntropy
 from dkey.crypto.secret import Secret
 from dkey.lifecycle.durable import DurableFile, Layout
@@ -28,12 +30,15 @@ from dkey.lifecycle.ledger_schema import (
     LEDGER_SCHEMA,
     check_ledger,
 )
+from dkey.lifecycle.ring import apply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 BATCH = 25
 """Commits in a row before the other subject has its turn."""
+PARTS = 10
+"""Parts of a run of decisions; other work on the machine seldom meets all of them."""
 BODY = 200
 """Bytes in an entry: about an attestation without its certificates."""
 SEAL, RUNNING = 28, 32
@@ -185,6 +190,74 @@ def openings(folder: Path, samples: int) -> list[Figure]:
     return figures
 
 
+# ---- policy ------------------------------------------------------------------------------------
+
+
+def policy(samples: int) -> list[Figure]:
+    """Time every kind of decision, in turn; the best part of the run counts for each kind."""
+    kinds = decisions()
+    progress(f"{len(kinds)} kinds of decisions, {samples} of each")
+    parts: list[dict[str, float]] = []
+    for _ in range(PARTS):
+        medians = {}
+        for name, ring, command, at_s in kinds:
+            times = []
+            for _ in range(samples // PARTS):
+                began = perf_counter()
+                apply(ring, command, at_s=at_s)
+                times.append(perf_counter() - began)
+            medians[name] = median(times) * 1e6
+        parts.append(medians)
+    best = {name: min(part[name] for part in parts) for name in parts[0]}
+    ordered = sorted(best, key=lambda name: best[name])
+    slowest = ordered[-1]
+    floor = "nothing: the ring after one command, on a ring with every place taken"
+    ranking = ", ".join(f"{name} {best[name]:.1f}" for name in reversed(ordered[-5:]))
+    return [
+        Figure(
+            name="policy decision, mean of all kinds",
+            value=mean(best.values()),
+            unit="us",
+            floor=floor,
+            limit=20.0,
+            samples=samples * len(kinds),
+            spread=spread([mean(part.values()) for part in parts]),
+            note=f"{len(kinds)} kinds; the quickest is {ordered[0]}, {best[ordered[0]]:.1f} us",
+        ),
+        Figure(
+            name="policy decision, slowest kind",
+            value=best[slowest],
+            unit="us",
+            floor=floor,
+            limit=20.0,
+            samples=samples,
+            spread=spread([part[slowest] for part in parts]),
+            note=f"us: {ranking}",
+        ),
+    ]
+
+
+def exhaustive(depth: int | None) -> list[Figure]:
+    """Time the exhaustive check of all worlds, each to its own depth, or to a smaller one."""
+    progress("the exhaustive check")
+    began, worked = perf_counter(), process_time()
+    report = check(depth)
+    taken, work = perf_counter() - began, process_time() - worked
+    said = "no promise broken" if report.violation is None else f"BROKEN: {report.violation}"
+    return [
+        Figure(
+            name="exhaustive check" + (f", {depth} events deep" if depth else ""),
+            value=taken,
+            unit="s",
+            floor="nothing: every order of events in every world, to the depth that CI runs",
+            limit=60.0,
+            samples=1,
+            spread=(taken, taken),
+            note=f"{report.states:,} states, CPU {work:.1f} s; {said}",
+        )
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -192,7 +265,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, help="where the files lie: a disk, not a RAM disk")
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=chosen.folder) as name:
-        subjects = (  # a subject of the lifecycle that lies elsewhere adds its line here
+        subjects = (
+            lambda: policy(500 if chosen.quick else 3000),
+            lambda: exhaustive(3 if chosen.quick else None),
+            # a subject of the lifecycle that lies elsewhere adds its line here
             lambda: appends(Path(name), 500 if chosen.quick else 4000),
             lambda: openings(Path(name), 5 if chosen.quick else 15),
         )

@@ -26,7 +26,7 @@ def beneath(live: Sequence[Share], share: Share, flags: Flags) -> tuple[Share, .
         return ()
     if share.role is Role.ASSOCIATE:
         return _orders(live, share.account)
-    lower = tuple(each for each in live if each.role in (Role.ASSOCIATE, Role.PROVIDER))
+    lower = tuple([each for each in live if each.role is not Role.ACTUAL_USER])
     if flags.cascade_scope is CascadeScope.VEHICLE:
         return lower
     granted = tuple(each for each in lower if each.grantor == share.account)
@@ -40,4 +40,4 @@ def beneath(live: Sequence[Share], share: Share, flags: Flags) -> tuple[Share, .
 
 
 def _orders(live: Sequence[Share], account: str) -> tuple[Share, ...]:
-    return tuple(each for each in live if each.role is Role.PROVIDER and each.grantor == account)
+    return tuple([each for each in live if each.role is Role.PROVIDER and each.grantor == account])

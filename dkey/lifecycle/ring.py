@@ -55,18 +55,24 @@ def apply(
 def _catch_up(draft: Draft) -> None:
     """Do what is due, in the order in which it became due."""
     now_s = draft.now_s
-    while True:
-        times = [each.not_after_s + 1 for each in draft.live]
-        times += [each.at_s for each in draft.due]
-        if draft.pause is not None and draft.pause.until_s:
-            times.append(draft.pause.until_s)
-        first_s = min(times, default=now_s + 1)
-        if first_s > now_s:
-            return
+    while (first_s := _first_due_s(draft)) <= now_s:
         # Each thing happens at its own time, however late it is noticed.
-        draft.now_s = min(first_s, now_s)
+        draft.now_s = first_s
         _happens(draft, first_s)
         draft.now_s = now_s
+
+
+def _first_due_s(draft: Draft) -> int:
+    """Return when the next thing is due that is not done yet; the time after now for nothing."""
+    first_s = draft.now_s + 1
+    for share in draft.shares:
+        if share.not_after_s + 1 < first_s and share.state is not ShareState.ENDED:
+            first_s = share.not_after_s + 1
+    for each in draft.due:
+        first_s = min(first_s, each.at_s)
+    if draft.pause is not None and 0 < draft.pause.until_s < first_s:
+        first_s = draft.pause.until_s
+    return first_s
 
 
 def _happens(draft: Draft, first_s: int) -> None:

@@ -6,13 +6,13 @@ that nothing was changed then.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dkey.errors import PolicyRefusal, RefusalCode
 from dkey.lifecycle.cascade import beneath
+from dkey.lifecycle.changed import changed, made_of
 from dkey.lifecycle.claims import key_ref
-from dkey.lifecycle.policy import MAX_ENDED_SHARES, MAX_SHARES, MAX_WITHDRAWN
+from dkey.lifecycle.policy import MAX_SHARES, MAX_WITHDRAWN
 from dkey.lifecycle.ring_effects import Effect, KeyEnded, KeyHeld, KeyLifted
 from dkey.lifecycle.ring_state import Ended, Held, ShareState, Withdrawn
 from dkey.lifecycle.ring_value import Ring
@@ -21,9 +21,27 @@ from dkey.lifecycle.roles import Role
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from dkey.lifecycle.ring_state import CardKey, Share
+    from dkey.lifecycle.commands import Party, Side
+    from dkey.lifecycle.flags import Flags
+    from dkey.lifecycle.ring_state import CardKey, Due, PauseState, Share
 
 __all__ = ["Draft"]
+
+_ENDED: Final = ShareState.ENDED
+
+
+def _split(
+    holds: frozenset[Held], wanted: Callable[[Held], bool]
+) -> tuple[list[Held], frozenset[Held]]:
+    """Return the causes that are wanted, in a fixed order, and the others."""
+    gone = [each for each in holds if wanted(each)]
+    if len(gone) == len(holds):
+        left: frozenset[Held] = frozenset()
+    else:
+        left = frozenset([each for each in holds if each not in gone])
+    if len(gone) > 1:
+        gone.sort(key=lambda held: (held.kind, held.who, held.on))
+    return gone, left
 
 
 class Draft:
@@ -37,73 +55,61 @@ class Draft:
         places: How many shares take a place at most.
     """
 
+    # What is not of the ring; the rest lies in __dict__, which is the content of the next ring.
+    __slots__ = ("__dict__", "_listed", "effects", "now_s")
+
     places = MAX_SHARES
 
+    vehicle: bytes
+    flags: Flags
+    epoch: int
+    told_epoch: int
+    owner: Party | None
+    owner_key_x: bytes | None
+    owner_holds: frozenset[Held]
+    account_holds: frozenset[Held]
+    may_pause: bool
+    shares: list[Share]
+    cards: list[CardKey]
+    initial_cards: int
+    spent: frozenset[bytes]
+    withdrawn: tuple[Withdrawn, ...]
+    list_number: int
+    vetoes: frozenset[str]
+    veto_all: bool
+    closed: frozenset[str]
+    pause: PauseState | None
+    pauses_from_s: int
+    pauses_used: int
+    immobilised: bool
+    removal: frozenset[Side] | None
+    due: tuple[Due, ...]
+
     def __init__(self, ring: Ring, at_s: int) -> None:
-        self.flags = ring.flags
-        self.vehicle = ring.vehicle
-        self.epoch = ring.epoch
-        self.told_epoch = ring.told_epoch
+        self.__dict__ = {**ring.__dict__}
         self.now_s = max(at_s, ring.clock_s)
-        self.owner = ring.owner
-        self.owner_key_x = ring.owner_key_x
-        self.owner_holds = ring.owner_holds
-        self.account_holds = ring.account_holds
-        self.may_pause = ring.may_pause
         self.shares = list(ring.shares)
         self.cards = list(ring.cards)
-        self.initial_cards = ring.initial_cards
-        self.spent = ring.spent
-        self.withdrawn = ring.withdrawn
-        self.list_number = ring.list_number
-        self.vetoes = ring.vetoes
-        self.veto_all = ring.veto_all
-        self.closed = ring.closed
-        self.pause = ring.pause
-        self.pauses_from_s = ring.pauses_from_s
-        self.pauses_used = ring.pauses_used
-        self.immobilised = ring.immobilised
-        self.removal = ring.removal
-        self.due = ring.due
         self.effects: list[Effect] = []
         self._listed = False
 
     def done(self) -> Ring:
         """Return the ring as it is now; a changed withdrawal list has the next number."""
-        return Ring(
-            vehicle=self.vehicle,
-            flags=self.flags,
-            epoch=self.epoch,
-            told_epoch=self.told_epoch,
-            clock_s=self.now_s,
-            owner=self.owner,
-            owner_key_x=self.owner_key_x,
-            owner_holds=self.owner_holds,
-            account_holds=self.account_holds,
-            may_pause=self.may_pause,
-            shares=tuple(self.shares),
-            cards=tuple(self.cards),
-            initial_cards=self.initial_cards,
-            spent=self.spent,
-            withdrawn=self.withdrawn,
-            list_number=self.list_number + self._listed,
-            vetoes=self.vetoes,
-            veto_all=self.veto_all,
-            closed=self.closed,
-            pause=self.pause,
-            pauses_from_s=self.pauses_from_s,
-            pauses_used=self.pauses_used,
-            immobilised=self.immobilised,
-            removal=self.removal,
-            due=self.due,
-        )
+        content = {
+            **self.__dict__,
+            "clock_s": self.now_s,
+            "shares": tuple(self.shares),
+            "cards": tuple(self.cards),
+            "list_number": self.list_number + self._listed,
+        }
+        return made_of(Ring, content)
 
     # --- questions ----------------------------------------------------------------------------
 
     @property
     def live(self) -> list[Share]:
         """Shares that have not ended."""
-        return [each for each in self.shares if each.state is not ShareState.ENDED]
+        return [each for each in self.shares if each.state is not _ENDED]
 
     @property
     def owner_account(self) -> str:
@@ -118,7 +124,7 @@ class Draft:
     def share_of(self, account: str) -> Share | None:
         """Return the live share of an account; it has at most one."""
         for each in self.shares:
-            if each.account == account and each.state is not ShareState.ENDED:
+            if each.account == account and each.state is not _ENDED:
                 return each
         return None
 
@@ -161,8 +167,8 @@ class Draft:
 
     def _most_listed(self) -> int:
         """Return how long the list gets with every key, the owner's and one more on it."""
-        cards = sum(1 for each in self.cards if each.ended is None)
-        return len(self.withdrawn) + len(self.live) + cards + 2
+        cards = [each for each in self.cards if each.ended is None]
+        return len(self.withdrawn) + len(self.live) + len(cards) + 2
 
     # --- changes ------------------------------------------------------------------------------
 
@@ -176,25 +182,23 @@ class Draft:
 
     def put(self, share: Share) -> None:
         """Replace a share by its next value."""
+        item = share.share_id
         for at, each in enumerate(self.shares):
-            if each.share_id == share.share_id:
+            if each.share_id == item:
                 self.shares[at] = share
+                return
 
     def put_card(self, card: CardKey) -> None:
         """Replace a card by its next value."""
-        self.cards = [card if each.card == card.card else each for each in self.cards]
+        for at, each in enumerate(self.cards):
+            if each.card == card.card:
+                self.cards[at] = card
+                return
 
     def withdraw(self, item: bytes, until_s: int) -> None:
         """Put a key on the list of what is revoked."""
-        self.withdrawn = (*self.withdrawn, Withdrawn(item=item, until_s=until_s))
+        self.withdrawn += (made_of(Withdrawn, {"item": item, "until_s": until_s}),)
         self._listed = True
-
-    def forget_oldest(self) -> None:
-        """Keep no more of what ended than is shown, whoever invites and revokes all day."""
-        ended = [each.share_id for each in self.shares if each.state is ShareState.ENDED]
-        if len(ended) > MAX_ENDED_SHARES:
-            gone = set(ended[:-MAX_ENDED_SHARES])
-            self.shares = [each for each in self.shares if each.share_id not in gone]
 
     def forget_expired(self) -> None:
         """Take from the list what is expired anyway."""
@@ -206,51 +210,60 @@ class Draft:
 
     def end(self, share: Share, reason: Ended) -> None:
         """End a share for good, and what stands on it (S54); a share that ended stays as it is."""
-        if share.state is ShareState.ENDED:
+        if share.state is _ENDED:
             return
-        below = self.beneath(share)
-        self.put(share.ended_as(reason, self.now_s))
+        below = {each.share_id for each in self.beneath(share)}
+        for at, each in enumerate(self.shares):
+            if each.share_id == share.share_id:
+                self._end_at(at, each, reason)
+        for at, each in enumerate(self.shares):
+            if each.share_id in below:
+                self._end_at(at, each, Ended.REVOKED)
+
+    def end_shares(self, reason: Ended) -> None:
+        """End every share for good."""
+        for at, share in enumerate(self.shares):
+            if share.state is not _ENDED:
+                self._end_at(at, share, reason)
+
+    def _end_at(self, at: int, share: Share, reason: Ended) -> None:
+        self.shares[at] = share.ended_as(reason, self.now_s)
         if share.role is Role.ACTUAL_USER:
             self.may_pause = False  # it was delegated to this one (S86)
         if reason is not Ended.EXPIRED:
             self.withdraw(share.share_id, share.not_after_s)
         elif share.holds:
             self._listed = True
-        self.effects.append(
-            KeyEnded(item=share.share_id, account=share.account, role=share.role, reason=reason)
-        )
-        for each in below:
-            self.end(self.invited(each.share_id), Ended.REVOKED)
+        self._ended(share.share_id, share.account, share.role, reason)
+
+    def _ended(self, item: bytes, account: str, role: Role, reason: Ended) -> None:
+        content = {"item": item, "account": account, "role": role, "reason": reason}
+        self.effects.append(made_of(KeyEnded, content))
 
     def end_card(self, card: CardKey, reason: Ended) -> None:
         """End a card for good."""
         if card.ended is not None:
             return
-        self.put_card(replace(card, ended=reason, holds=frozenset()))
+        self.put_card(changed(card, ended=reason, holds=frozenset()))
         self.withdraw(card.card, 0)
-        self.effects.append(
-            KeyEnded(item=card.card, account=self.owner_account, role=Role.CARD, reason=reason)
-        )
+        self._ended(card.card, self.owner_account, Role.CARD, reason)
 
     def end_everything(self) -> None:
         """End every share and card at once, and drop them; the list still names them."""
         reason, account = Ended.REVOKED, self.owner_account
         fallen = [(each.share_id, each.not_after_s, each.account, each.role) for each in self.live]
         fallen += [(each.card, 0, account, Role.CARD) for each in self.cards if each.ended is None]
-        self.withdrawn += tuple(
-            Withdrawn(item=item, until_s=until_s) for item, until_s, _, _ in fallen
-        )
-        self.effects += [
-            KeyEnded(item=item, account=whose, role=role, reason=reason)
-            for item, _, whose, role in fallen
-        ]
+        for item, until_s, whose, role in fallen:
+            self.withdraw(item, until_s)
+            self._ended(item, whose, role, reason)
         self.shares, self.cards = [], []
         self._listed = True
 
     def hold_owner(self, held: Held) -> None:
         """Suspend the owner."""
-        if held not in self.owner_holds and self.owner is not None:
-            self.owner_holds |= {held}
+        one = frozenset((held,))
+        if self.owner is not None and not one <= self.owner_holds:
+            self.owner_holds |= one
             self._held(self.owner_item or b"", self.owner_account, held)
 
     def hold_shares(self, shares: Iterable[Share], held: Held) -> None:
@@ -265,42 +278,39 @@ class Draft:
 
     def hold_cards(self, cards: Iterable[CardKey], held: Held) -> None:
         """Suspend cards."""
+        wanted = {each.card for each in cards}
         one = frozenset((held,))
-        for card in cards:
-            if card.ended is None and not one <= card.holds:
-                self.put_card(replace(card, holds=card.holds | one))
+        for at, card in enumerate(self.cards):
+            fits = card.card in wanted and card.ended is None
+            if fits and not one <= card.holds:
+                self.cards[at] = changed(card, holds=card.holds | one)
                 self._held(card.card, self.owner_account, held)
 
     def _held(self, item: bytes, account: str, held: Held) -> None:
         self._listed = True
-        self.effects.append(KeyHeld(item=item, account=account, kind=held.kind, who=held.who))
+        content = {"item": item, "account": account, "kind": held.kind, "who": held.who}
+        self.effects.append(made_of(KeyHeld, content))
 
     def lift(self, wanted: Callable[[Held], bool]) -> bool:
         """Lift every cause that is wanted, wherever it holds something; return whether any did."""
         before = len(self.effects)
-        gone = frozenset(each for each in self.owner_holds if wanted(each))
-        if gone:
-            self.owner_holds -= gone
+        if self.owner_holds:
+            gone, self.owner_holds = _split(self.owner_holds, wanted)
             self._lifted(self.owner_item or b"", self.owner_account, gone, self.owner_holds)
-        for share in list(self.shares):
-            if not share.holds:
-                continue
-            gone = frozenset(each for each in share.holds if wanted(each))
-            if gone:
-                self.put(share.held_by(share.holds - gone))
-                self._lifted(share.share_id, share.account, gone, share.holds - gone)
-        for card in list(self.cards):
-            gone = frozenset(each for each in card.holds if wanted(each))
-            if gone:
-                self.put_card(replace(card, holds=card.holds - gone))
-                self._lifted(card.card, self.owner_account, gone, card.holds - gone)
+        for at, share in enumerate(self.shares):
+            if share.holds:
+                gone, left = _split(share.holds, wanted)
+                self.shares[at] = share.held_by(left) if gone else share
+                self._lifted(share.share_id, share.account, gone, left)
+        for at, card in enumerate(self.cards):
+            if card.holds:
+                gone, left = _split(card.holds, wanted)
+                self.cards[at] = changed(card, holds=left) if gone else card
+                self._lifted(card.card, self.owner_account, gone, left)
         return len(self.effects) > before
 
-    def _lifted(
-        self, item: bytes, account: str, gone: frozenset[Held], left: frozenset[Held]
-    ) -> None:
-        self._listed = True
-        for each in sorted(gone, key=lambda held: (held.kind, held.who, held.on)):
-            self.effects.append(
-                KeyLifted(item=item, account=account, kind=each.kind, usable=not left)
-            )
+    def _lifted(self, item: bytes, account: str, gone: list[Held], left: frozenset[Held]) -> None:
+        for each in gone:
+            self._listed = True
+            content = {"item": item, "account": account, "kind": each.kind, "usable": not left}
+            self.effects.append(made_of(KeyLifted, content))

@@ -82,7 +82,7 @@ class KeyConfirmed(Effect):
     item: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: see dkey.lifecycle.changed
 class KeyEnded(Effect):
     """A key or card is withdrawn for good.
 
@@ -99,7 +99,7 @@ class KeyEnded(Effect):
     reason: Ended
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: see dkey.lifecycle.changed
 class KeyHeld(Effect):
     """A key or card is suspended for one more cause."""
 
@@ -109,7 +109,7 @@ class KeyHeld(Effect):
     who: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: see dkey.lifecycle.changed
 class KeyLifted(Effect):
     """One cause of a suspension is gone.
 

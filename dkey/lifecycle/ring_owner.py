@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dkey.errors import PolicyRefusal, RefusalCode
+from dkey.lifecycle.changed import changed
 from dkey.lifecycle.claims import key_ref
 from dkey.lifecycle.commands import AUTHORITY, EndReason, PartyKind, Side
 from dkey.lifecycle.policy import (
@@ -94,37 +95,47 @@ def change_owner(draft: Draft, command: ChangeOwner) -> None:
     """Hand over to another account or key, in a new epoch; shares survive by flag (S127, S70)."""
     who = authorise(draft, command)
     party = command.owner
-    former = _check_change(draft, command, who)
-    survive = draft.flags.friends_survive_owner_change
-    same = party.account == former.account
+    former, key = _check_change(draft, command, who).account, draft.owner_item
     heir = draft.share_of(party.account)
     if heir is not None:
         draft.end(heir, Ended.REPLACED)
     if command.key_x is not None:
         take_key(draft, command.key_x)
-    _end_owner_key(draft, Ended.REPLACED)
-    for share in draft.live:
-        gone = not survive or (
-            share.role is Role.ACTUAL_USER and party.kind is not PartyKind.CORPORATE
-        )
-        if gone:
-            draft.end(draft.invited(share.share_id), Ended.REVOKED)
-    if not same:
-        for card in draft.cards:
-            draft.end_card(card, Ended.REVOKED)
-        former_holds = frozenset(h for h in draft.account_holds if h.on == former.account)
-        draft.account_holds -= former_holds
-        draft.lift(lambda held: held in former_holds)
-        _hand_over(draft, former.account, party.account, follows=who is Who.OWNER)
-        draft.vetoes, draft.veto_all, draft.may_pause = frozenset(), False, False
-    lost = draft.owner_item.hex() if draft.owner_item is not None else ""
+    _end_owner_key(draft, key, Ended.REPLACED)
+    if not draft.flags.friends_survive_owner_change:
+        draft.end_shares(Ended.REVOKED)
+    else:
+        _survive(draft, party)
+    if party.account != former:
+        _forget_account(draft, former)
+        _hand_over(draft, former, party.account, follows=who is Who.OWNER)
+    lost = key.hex() if key is not None else ""
     draft.lift(lambda held: held.kind is HoldKind.LOST and held.on == lost)
     draft.owner, draft.owner_key_x = party, command.key_x
     _hold_heir(draft)
-    # What survives is confirmed anew by the vehicle, under an attestation of the new epoch.
-    draft.shares = [replace(each, confirmed=False) for each in draft.shares]
     _next_epoch(draft)
     draft.effects.append(Linked(owner=party, epoch=draft.epoch))
+
+
+def _survive(draft: Draft, party: Party) -> None:
+    """Keep the shares under another owner; only a corporate one has an actual user (S40)."""
+    for share in draft.live:
+        if share.role is Role.ACTUAL_USER and party.kind is not PartyKind.CORPORATE:
+            draft.end(share, Ended.REVOKED)
+    # What survives is confirmed anew by the vehicle, under an attestation of the new epoch.
+    for share in draft.live:
+        draft.put(changed(share, confirmed=False))
+
+
+def _forget_account(draft: Draft, account: str) -> None:
+    """End the cards of a former owner and all that was decided for or by that account."""
+    for card in draft.cards:
+        draft.end_card(card, Ended.REVOKED)
+    holds = frozenset([each for each in draft.account_holds if each.on == account])
+    if holds:
+        draft.account_holds -= holds
+        draft.lift(lambda held: held in holds)
+    draft.vetoes, draft.veto_all, draft.may_pause = frozenset(), False, False
 
 
 def _check_change(draft: Draft, command: ChangeOwner, who: Who) -> Party:
@@ -144,8 +155,9 @@ def _check_change(draft: Draft, command: ChangeOwner, who: Who) -> Party:
 
 def _hold_heir(draft: Draft) -> None:
     """Suspend an owner whose account was suspended as another's before (S92)."""
+    account = draft.owner_account
     for held in draft.account_holds:
-        if held.on == draft.owner_account and held.cause is not None:
+        if held.on == account and held.cause is not None:
             suspend_account(draft, held.on, held.cause)
 
 
@@ -166,19 +178,22 @@ def _hand_over(draft: Draft, former: str, heir: str, *, follows: bool) -> None:
         follows: What was announced to the owner follows: the owner changed accounts alone (S127).
     """
     draft.due = tuple(
-        replace(each, account=heir) if each.account == former else each
-        for each in draft.due
-        if follows or each.account != former
+        [
+            replace(each, account=heir) if each.account == former else each
+            for each in draft.due
+            if follows or each.account != former
+        ]
     )
     # What the former owner suspended, the next one alone may resume (C15).
     for share in draft.live:
-        holds = frozenset(
-            replace(each, who=heir)
-            if each.kind is HoldKind.WITHDRAWN and each.who == former
-            else each
-            for each in share.holds
-        )
-        draft.put(share.held_by(holds))
+        if share.holds:
+            holds = [
+                replace(each, who=heir)
+                if each.kind is HoldKind.WITHDRAWN and each.who == former
+                else each
+                for each in share.holds
+            ]
+            draft.put(share.held_by(frozenset(holds)))
 
 
 def _next_epoch(draft: Draft) -> None:
@@ -188,8 +203,11 @@ def _next_epoch(draft: Draft) -> None:
         draft.withdrawn = ()
     draft.list_number = 0
     if (
-        any((draft.owner_holds, draft.withdrawn, draft.immobilised, draft.pause))
-        or any(each.holds for each in draft.live)
+        draft.withdrawn
+        or draft.owner_holds
+        or draft.immobilised
+        or draft.pause
+        or any(each.holds for each in draft.shares)
         or any(each.holds for each in draft.cards)
     ):
         draft.listed()
@@ -197,8 +215,7 @@ def _next_epoch(draft: Draft) -> None:
         draft.unlisted()
 
 
-def _end_owner_key(draft: Draft, reason: Ended) -> None:
-    item = draft.owner_item
+def _end_owner_key(draft: Draft, item: bytes | None, reason: Ended) -> None:
     if item is not None:
         draft.withdraw(item, 0)
         draft.effects.append(
@@ -209,7 +226,7 @@ def _end_owner_key(draft: Draft, reason: Ended) -> None:
 def _everything_falls(draft: Draft) -> None:
     """End every key and card, and forget the owner (S51, S53, S54, S55)."""
     draft.end_everything()
-    _end_owner_key(draft, Ended.REVOKED)
+    _end_owner_key(draft, draft.owner_item, Ended.REVOKED)
     _erase(draft)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dkey.errors import PolicyRefusal, RefusalCode
+from dkey.lifecycle.changed import changed
 from dkey.lifecycle.claims import NO_SLOT
 from dkey.lifecycle.commands import PartyKind
 from dkey.lifecycle.policy import MAX_ACCOUNT, PROVIDER_GRACE_MIN
@@ -70,7 +70,7 @@ def invite(draft: Draft, command: Invite) -> None:
         grantor=draft.owner_account if who is Who.REPRESENTATIVE else command.actor,
         granted_s=draft.now_s,
         booking=command.booking,
-        holds=frozenset(each for each in draft.account_holds if each.on == command.account),
+        holds=frozenset([each for each in draft.account_holds if each.on == command.account]),
         approved=not (ordered and draft.flags.owner_approval_required),
     )
     draft.shares.append(share)
@@ -204,7 +204,7 @@ def take_key(draft: Draft, key_x: bytes) -> None:
     Raises:
         PolicyRefusal: REPLAY.
     """
-    if key_x == draft.owner_key_x or any(each.key_x == key_x for each in draft.live):
+    if key_x == draft.owner_key_x or key_x in [each.key_x for each in draft.live]:
         raise PolicyRefusal(RefusalCode.REPLAY, "this key is enrolled at this vehicle already")
 
 
@@ -236,7 +236,7 @@ def accept(draft: Draft, command: Accept) -> None:
             RefusalCode.NOT_AUTHORISED, "the owner has not approved this key yet", hint="wait"
         )
     take_key(draft, command.key_x)
-    draft.put(replace(share, state=ShareState.ACTIVE, key_x=command.key_x))
+    draft.put(changed(share, state=ShareState.ACTIVE, key_x=command.key_x))
     draft.effects.append(KeyAccepted(item=share.share_id, account=share.account))
 
 
@@ -244,7 +244,7 @@ def approve(draft: Draft, command: Approve) -> None:
     """Agree to a provider's key (C21)."""
     share = draft.invited(command.share_id)
     authorise(draft, command, share.role, share)
-    draft.put(replace(_living(draft, command.share_id), approved=True))
+    draft.put(changed(_living(draft, command.share_id), approved=True))
 
 
 def activate(draft: Draft, command: Activate) -> None:
@@ -255,7 +255,7 @@ def activate(draft: Draft, command: Activate) -> None:
     if share.state is ShareState.PENDING:
         raise PolicyRefusal(RefusalCode.PENDING_ACTIVATION, "nobody accepted this share yet")
     if not share.confirmed:
-        draft.put(replace(share, confirmed=True))
+        draft.put(changed(share, confirmed=True))
         draft.effects.append(KeyConfirmed(item=share.share_id))
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from dkey.lifecycle.changed import changed, made_of
 from dkey.lifecycle.commands import Booking, EndReason, HoldCause
 from dkey.lifecycle.ring_effects import NoticeKind  # noqa: TC001 - read by from_plain
 from dkey.lifecycle.roles import CardProvenance, Permission, Role  # noqa: TC001 - the same
@@ -82,7 +83,7 @@ class Held:
     cause: HoldCause | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: see dkey.lifecycle.changed
 class Share:
     """One key of somebody who is not the owner.
 
@@ -119,38 +120,16 @@ class Share:
     holds: frozenset[Held] = frozenset()
 
     def held_by(self, holds: frozenset[Held]) -> Share:
-        """Return the share with these causes; made by hand, for it is the hot path of a cascade."""
-        return self._next(self.state, self.ended, self.ended_s, holds)
+        """Return the share with these causes."""
+        return changed(self, holds=holds)
 
     def ended_as(self, reason: Ended, at_s: int) -> Share:
         """Return the share ended for good."""
-        return self._next(ShareState.ENDED, reason, at_s, frozenset())
-
-    def _next(
-        self, state: ShareState, ended: Ended | None, ended_s: int, holds: frozenset[Held]
-    ) -> Share:
-        return Share(
-            share_id=self.share_id,
-            account=self.account,
-            role=self.role,
-            permission=self.permission,
-            not_before_s=self.not_before_s,
-            not_after_s=self.not_after_s,
-            slot=self.slot,
-            grantor=self.grantor,
-            granted_s=self.granted_s,
-            state=state,
-            ended=ended,
-            ended_s=ended_s,
-            key_x=self.key_x,
-            confirmed=self.confirmed,
-            approved=self.approved,
-            booking=self.booking,
-            holds=holds,
-        )
+        end = {"state": ShareState.ENDED, "ended": reason, "ended_s": at_s, "holds": frozenset()}
+        return made_of(Share, {**self.__dict__, **end})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: see dkey.lifecycle.changed
 class CardKey:
     """One card; it belongs to the owner (requirements C32)."""
 
@@ -197,7 +176,7 @@ class Due:
     reason: EndReason | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: see dkey.lifecycle.changed
 class Withdrawn:
     """One entry of the withdrawal list; after ``until_s`` it is expired anyway (0: never)."""
 

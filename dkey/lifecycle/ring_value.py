@@ -43,7 +43,7 @@ _ENDED_AS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: see dkey.lifecycle.changed
 class Ring:
     """Every key of one vehicle and what governs it.
 
