@@ -12,7 +12,7 @@ from dkey.errors import PolicyRefusal, RefusalCode
 from dkey.lifecycle.cascade import beneath
 from dkey.lifecycle.changed import changed, made_of
 from dkey.lifecycle.claims import key_ref
-from dkey.lifecycle.policy import MAX_SHARES, MAX_WITHDRAWN
+from dkey.lifecycle.policy import MAX_ENDED_SHARES, MAX_SHARES, MAX_WITHDRAWN
 from dkey.lifecycle.ring_effects import Effect, KeyEnded, KeyHeld, KeyLifted
 from dkey.lifecycle.ring_state import Ended, Held, ShareState, Withdrawn
 from dkey.lifecycle.ring_value import Ring
@@ -199,6 +199,13 @@ class Draft:
         """Put a key on the list of what is revoked."""
         self.withdrawn += (made_of(Withdrawn, {"item": item, "until_s": until_s}),)
         self._listed = True
+
+    def forget_oldest(self) -> None:
+        """Keep no more of what ended than is shown, whoever invites and revokes all day."""
+        ended = [each.share_id for each in self.shares if each.state is ShareState.ENDED]
+        if len(ended) > MAX_ENDED_SHARES:
+            gone = set(ended[:-MAX_ENDED_SHARES])
+            self.shares = [each for each in self.shares if each.share_id not in gone]
 
     def forget_expired(self) -> None:
         """Take from the list what is expired anyway."""
