@@ -405,9 +405,15 @@ def handover(scene: Scene, state: State) -> Steps:
         yield from _commands(scene, state, iter([("the owner hands over to the heir", change)]))
     if ring.epoch == car.epoch + 1 and ring.owner_key_x not in (None, car.owner_x):
         stay = frozenset(each.share_id for each in ring.live)
+        # What was signed under the next owner already may be shown to the vehicle after this.
+        anew = {
+            each[-1].share_id
+            for each in state.papers
+            if isinstance(each, tuple) and each[-1].epoch == ring.epoch
+        }
         after = replace(
             state,
             car=car.change_owner(ring.owner_key_x, shares=stay),
-            dead=state.dead | (ring.spent - stay),
+            dead=state.dead | (ring.spent - stay - anew),
         )
         yield "the vehicle takes the change of owner", after

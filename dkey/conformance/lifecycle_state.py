@@ -8,6 +8,7 @@ be shown to the vehicle at any time.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from dkey.lifecycle import commands as c
@@ -36,9 +37,7 @@ __all__ = [
     "Chain",
     "Policy",
     "Scene",
-    "Source",
     "State",
-    "Steps",
     "Violation",
     "World",
     "key_of",
@@ -226,6 +225,7 @@ def share_id(name: str, number: int, *, short: bool = False) -> bytes:
     return f"{name}{number}".encode().ljust(15, b".") + (b"s" if short else b".")
 
 
+@cache
 def owner_of(item: bytes) -> str:
     """Return whose share it is."""
     return item.rstrip(b".s").rstrip(b"0123456789").decode()

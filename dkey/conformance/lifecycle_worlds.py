@@ -66,7 +66,7 @@ _LIST: Final = (
     World(
         name="crashes",
         about="crashes between write and answer at both ends, restarts, and what is asked for again",
-        depth=5,
+        depth=4,
         sources=(*_KEYS, ledger.repeats, vehicle.papers, vehicle.restarts, vehicle.resets),
         crashes=True,
     ),
@@ -74,7 +74,10 @@ _LIST: Final = (
         name="crashes-busy",
         about="the same, with an actual user and an associate who use their keys",
         depth=4,
-        sources=(*_KEYS, ledger.repeats, vehicle.papers, vehicle.restarts, vehicle.resets),
+        sources=(
+            *(ledger.shares, ledger.revocations, ledger.repeats),
+            *(vehicle.papers, vehicle.restarts),
+        ),
         story=_USER_AND_ANNA,
         past=_PAST,
         crashes=True,
@@ -82,7 +85,7 @@ _LIST: Final = (
     World(
         name="invitations",
         about="invitations that are left pending, accepted late, or given back",
-        depth=6,
+        depth=5,
         sources=(ledger.invitations, ledger.revocations, ledger.suspensions, vehicle.papers),
     ),
     World(
@@ -123,7 +126,7 @@ _LIST: Final = (
     World(
         name="handover",
         about="a change of owner without a reset, after which every share ends",
-        depth=5,
+        depth=4,
         sources=(*_KEYS, ledger.handover, vehicle.papers),
         story=_USER_AND_ANNA,
         past=_PAST,
@@ -131,7 +134,7 @@ _LIST: Final = (
     World(
         name="handover-survive",
         about="a change of owner without a reset that shares outlive",
-        depth=5,
+        depth=4,
         sources=(*_KEYS, ledger.handover, ledger.repeats, vehicle.papers),
         story=_USER_AND_ANNA,
         past=_PAST,
