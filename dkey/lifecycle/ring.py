@@ -117,6 +117,7 @@ def _power_cycle(draft: Draft, command: c.PowerCycle) -> None:
 _RULES: Final[dict[type[c.Command], Callable[[Draft, Any], None]]] = {
     c.Found: ring_owner.found,
     c.ChangeOwner: ring_owner.change_owner,
+    c.BeginEpoch: ring_owner.begin_epoch,
     c.EndOwner: ring_owner.end_owner,
     c.Unpair: ring_owner.unpair,
     c.Transfer: ring_owner.transfer,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dkey.errors import PolicyRefusal, RefusalCode, WireError
 from dkey.lifecycle.claims import Issuer, WithdrawalClaims, key_ref
-from dkey.lifecycle.commands import Party, Side
+from dkey.lifecycle.commands import Party, PartyKind, Side
 from dkey.lifecycle.flags import CardFollowsPhone, Flags
 from dkey.lifecycle.plain import CLAUSE, from_plain, to_plain
 from dkey.lifecycle.ring_state import (
@@ -50,7 +50,7 @@ class Ring:
     Attributes:
         vehicle: Vehicle identifier, 16 bytes.
         flags: The choices of this deployment.
-        epoch: Owner epoch: raised by a change of owner and by a factory reset.
+        epoch: Owner epoch of the vehicle, by its own word: what is listed counts in that epoch only.
         told_epoch: Owner epoch that the vehicle itself stated last.
         clock_s: Latest time seen; time never goes back here.
         owner: None while nobody is linked.
@@ -209,7 +209,11 @@ class Ring:
             suspended=tuple(sorted(self._suspended())),
             all_suspended=self._all_suspended(),
             immobilised=self.immobilised and issuer is Issuer.AUTHORITY,
+            corporate=self._corporate() and issuer is Issuer.AUTHORITY,
         )
+
+    def _corporate(self) -> bool:
+        return self.owner is not None and self.owner.kind is PartyKind.CORPORATE
 
     def _suspended(self) -> Iterator[bytes]:
         closed = self.owner is None or self.owner.account in self.closed
