@@ -41,7 +41,7 @@ def signature(state: State) -> Any:
         head, _, tail = mark.rpartition(b"~")
         told.setdefault(tail, []).append(head)
     of: dict[str, list[Any]] = {}
-    for item in sorted(state.ring.spent):
+    for item in sorted(state.ring.spent | {each[-1].share_id for each in chains}):
         signed = [_chain_key(each) for each in chains if each[-1].share_id == item]
         marks = sorted(told.pop(item, ()))
         of.setdefault(owner_of(item), []).append((_item_key(state, item, lists), signed, marks))
@@ -55,7 +55,8 @@ def signature(state: State) -> Any:
         _ring_key(state),
         _car_key(state),
         tuple(
-            (p.issuer, p.epoch, p.number, p.issued_s, p.immobilised, p.all_suspended) for p in lists
+            (p.issuer, p.epoch, p.number, p.issued_s, p.immobilised, p.all_suspended, p.corporate)
+            for p in lists
         ),
         (state.late, state.wall),
     )
@@ -70,7 +71,8 @@ def _ordered(state: State, name: str) -> list[bytes]:
 def _ring_key(state: State) -> Any:
     ring = state.ring
     return (
-        *(ring.epoch, ring.list_number, ring.owner, ring.owner_holds, ring.account_holds),
+        *(ring.epoch, ring.told_epoch, ring.list_number, ring.owner),
+        *(ring.owner_holds, ring.account_holds),
         *(ring.immobilised, ring.clock_s, ring.cards, ring.removal, ring.pause, ring.due),
         *(ring.pauses_used, ring.veto_all, ring.may_pause, ring.closed),
         # What is withdrawn and no share: cards and keys of owners.
@@ -85,7 +87,10 @@ def _car_key(state: State) -> Any:
         tuple([ref in car.gone for ref in _OWNER_REFS]),
         tuple(
             [
-                (t.issuer, t.number, t.all_suspended, *[ref in t.suspended for ref in _OWNER_REFS])
+                (
+                    *(t.issuer, t.number, t.all_suspended, t.corporate),
+                    *[ref in t.suspended for ref in _OWNER_REFS],
+                )
                 for t in car.taken
             ]
         ),

@@ -100,7 +100,7 @@ class _Forgetful(Admissions):
     __slots__ = ()
 
     def power_cycle(self) -> Admissions:
-        kept: Admissions = replace(self, taken=())
+        kept: Admissions = replace(self, taken=(), gone=frozenset())
         return kept
 
 
@@ -133,7 +133,7 @@ WEAKENED: Final[Mapping[str, tuple[str, Policy]]] = MappingProxyType(
         "the wall clock alone decides": ("fresh", Policy(admissions=_WallClock)),
         "the grant chain is not looked at": ("grant-chain", Policy(draft=_WholeVehicle)),
         "the authority answers before it writes": ("crashes", Policy(write_first=False)),
-        "a restart forgets the lists": ("crashes", Policy(admissions=_Forgetful)),
+        "a restart forgets the lists": ("crashes-busy", Policy(admissions=_Forgetful)),
         "a pending invitation takes no place": ("invitations", Policy(draft=_PendingIsFree)),
         "the other issuer's list lifts a suspension": (
             "owner-signs",

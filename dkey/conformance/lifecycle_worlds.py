@@ -65,7 +65,7 @@ _LIST: Final = (
     ),
     World(
         name="crashes",
-        about="crashes between write and answer at both ends, restarts, and what is asked for again",
+        about="crashes between write and answer at both ends, restarts, all that is asked again",
         depth=4,
         sources=(*_KEYS, ledger.repeats, vehicle.papers, vehicle.restarts, vehicle.resets),
         crashes=True,

@@ -15,7 +15,7 @@ from dkey.lifecycle.claims import key_ref
 from dkey.lifecycle.policy import MAX_ENDED_SHARES, MAX_SHARES, MAX_WITHDRAWN
 from dkey.lifecycle.ring_effects import Effect, KeyEnded, KeyHeld, KeyLifted
 from dkey.lifecycle.ring_state import Ended, Held, ShareState, Withdrawn
-from dkey.lifecycle.ring_value import Ring
+from dkey.lifecycle.ring_value import Ring, is_corporate, suspends_all
 from dkey.lifecycle.roles import Role
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Draft:
     """
 
     # What is not of the ring; the rest lies in __dict__, which is the content of the next ring.
-    __slots__ = ("__dict__", "_listed", "effects", "now_s")
+    __slots__ = ("__dict__", "_before", "_listed", "effects", "now_s")
 
     places = MAX_SHARES
 
@@ -91,10 +91,16 @@ class Draft:
         self.shares = list(ring.shares)
         self.cards = list(ring.cards)
         self.effects: list[Effect] = []
+        self._before = ring
         self._listed = False
 
     def done(self) -> Ring:
-        """Return the ring as it is now; a changed withdrawal list has the next number."""
+        """Return the ring as it is now; a list that says something else has the next number."""
+        before = self._before
+        if self.epoch == before.epoch and not self._listed:
+            all_now = suspends_all(self.flags, self.owner, self.pause, self.owner_holds)
+            corporate = is_corporate(self.owner)
+            self._listed = (all_now, corporate) != (before.all_suspended, before.corporate)
         content = {
             **self.__dict__,
             "clock_s": self.now_s,
@@ -270,6 +276,7 @@ class Draft:
         """Suspend the owner."""
         one = frozenset((held,))
         if self.owner is not None and not one <= self.owner_holds:
+            self._listed = self._listed or not self.owner_holds
             self.owner_holds |= one
             self._held(self.owner_item or b"", self.owner_account, held)
 
@@ -280,6 +287,7 @@ class Draft:
         for at, share in enumerate(self.shares):
             fits = share.share_id in wanted and share.ended is None
             if fits and not one <= share.holds:
+                self._listed = self._listed or not share.holds
                 self.shares[at] = share.held_by(share.holds | one)
                 self._held(share.share_id, share.account, held)
 
@@ -290,11 +298,11 @@ class Draft:
         for at, card in enumerate(self.cards):
             fits = card.card in wanted and card.ended is None
             if fits and not one <= card.holds:
+                self._listed = self._listed or not card.holds
                 self.cards[at] = changed(card, holds=card.holds | one)
                 self._held(card.card, self.owner_account, held)
 
     def _held(self, item: bytes, account: str, held: Held) -> None:
-        self._listed = True
         content = {"item": item, "account": account, "kind": held.kind, "who": held.who}
         self.effects.append(made_of(KeyHeld, content))
 
@@ -317,7 +325,7 @@ class Draft:
         return len(self.effects) > before
 
     def _lifted(self, item: bytes, account: str, gone: list[Held], left: frozenset[Held]) -> None:
+        self._listed = self._listed or not left
         for each in gone:
-            self._listed = True
             content = {"item": item, "account": account, "kind": each.kind, "usable": not left}
             self.effects.append(made_of(KeyLifted, content))

@@ -30,6 +30,7 @@ from dkey.lifecycle.ring_pause import suspend_account
 from dkey.lifecycle.ring_rules import Who, authorise
 from dkey.lifecycle.ring_shares import check_open, take_key
 from dkey.lifecycle.ring_state import CardKey, Due, DueKind, Ended, HoldKind, PauseStage
+from dkey.lifecycle.ring_value import is_corporate
 from dkey.lifecycle.roles import CardProvenance, Role
 
 if TYPE_CHECKING:
@@ -81,16 +82,14 @@ def found(draft: Draft, command: Found) -> None:
     _check_owner_key(draft, command.key_x)
     _check_stated(draft, command.epoch)
     _erase(draft)
+    draft.owner, draft.owner_key_x = party, command.key_x
     if command.epoch is not None:
         # Resets that were never reported: what the vehicle said at pairing counts.
         if command.epoch > draft.epoch:
             _next_epoch(draft, keep=False)
         draft.epoch = draft.told_epoch = command.epoch
     draft.removal = None
-    draft.owner, draft.owner_key_x = party, command.key_x
     _hold_heir(draft)
-    if corporate:
-        draft.listed()  # the vehicle learns from the list whose it is
     draft.effects.append(Linked(owner=party, epoch=draft.epoch))
 
 
@@ -135,7 +134,6 @@ def change_owner(draft: Draft, command: ChangeOwner) -> None:
     draft.lift(lambda held: held.kind is HoldKind.LOST and held.on == lost)
     draft.owner, draft.owner_key_x = party, command.key_x
     _hold_heir(draft)
-    draft.listed()
     draft.effects.append(Linked(owner=party, epoch=draft.epoch))
 
 
@@ -156,8 +154,6 @@ def _follow(draft: Draft, epoch: int | None, *, keep: bool) -> None:
     """Go to the epoch that the vehicle says; where the ring was ahead of it, numbers go on."""
     if epoch is None or epoch > draft.epoch:
         _next_epoch(draft, keep=keep)
-    else:
-        draft.listed()
     if epoch is not None:
         draft.epoch, draft.told_epoch = max(draft.epoch, epoch), epoch
 
@@ -261,7 +257,7 @@ def _next_epoch(draft: Draft, *, keep: bool) -> None:
         or draft.owner_holds
         or draft.immobilised
         or draft.pause
-        or (draft.owner is not None and draft.owner.kind is PartyKind.CORPORATE)
+        or is_corporate(draft.owner)
         or any(each.holds for each in draft.shares)
         or any(each.holds for each in draft.cards)
     ):
@@ -272,7 +268,8 @@ def _next_epoch(draft: Draft, *, keep: bool) -> None:
 
 def _end_owner_key(draft: Draft, item: bytes | None, reason: Ended) -> None:
     if item is not None:
-        draft.withdraw(item, 0)
+        if draft.owner_account not in draft.closed:  # else it is withdrawn already
+            draft.withdraw(item, 0)
         draft.effects.append(
             KeyEnded(item=item, account=draft.owner_account, role=Role.OWNER, reason=reason)
         )

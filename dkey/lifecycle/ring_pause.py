@@ -115,7 +115,6 @@ def end_pause(draft: Draft, command: EndPause) -> None:
     draft.pause = None
     draft.due = tuple(each for each in draft.due if each.notice not in _PAUSE_NOTICES)
     draft.lift(lambda held: held.kind is HoldKind.PAUSE)
-    draft.listed()
     draft.effects.append(PauseChanged(state=None, until_s=draft.now_s))
 
 
@@ -153,7 +152,6 @@ def suspend_account(draft: Draft, account: str, cause: HoldCause) -> None:
         draft.hold_cards(draft.cards, held)
         if cascades:
             draft.hold_shares(draft.live, held)
-        draft.listed()
         return
     share = draft.share_of(account)
     if share is None:

@@ -32,7 +32,7 @@ from dkey.lifecycle.roles import Permission, Role
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Ring"]
+__all__ = ["Ring", "is_corporate", "suspends_all"]
 
 VERSION: Final = 1
 _ENDED_AS: Final = {
@@ -207,13 +207,10 @@ class Ring:
             issued_s=issued_s,
             revoked=tuple(sorted({each.item for each in self.withdrawn})),
             suspended=tuple(sorted(self._suspended())),
-            all_suspended=self._all_suspended(),
+            all_suspended=self.all_suspended,
             immobilised=self.immobilised and issuer is Issuer.AUTHORITY,
-            corporate=self._corporate() and issuer is Issuer.AUTHORITY,
+            corporate=self.corporate and issuer is Issuer.AUTHORITY,
         )
-
-    def _corporate(self) -> bool:
-        return self.owner is not None and self.owner.kind is PartyKind.CORPORATE
 
     def _suspended(self) -> Iterator[bytes]:
         closed = self.owner is None or self.owner.account in self.closed
@@ -226,13 +223,15 @@ class Ring:
             if card.holds and card.ended is None:
                 yield card.card
 
-    def _all_suspended(self) -> bool:
-        paused = self.pause is not None and self.flags.pause_affects_cards
-        suspended = self.flags.cascade_automatic and any(
-            each.kind is HoldKind.ACCOUNT and each.cause not in PHONE_CAUSES
-            for each in self.owner_holds
-        )
-        return self.owner is not None and (paused or suspended)
+    @property
+    def all_suspended(self) -> bool:
+        """Whether the list suspends every key and card."""
+        return suspends_all(self.flags, self.owner, self.pause, self.owner_holds)
+
+    @property
+    def corporate(self) -> bool:
+        """Whether the authority's list says that the owner is a corporation."""
+        return is_corporate(self.owner)
 
     def keys(self, viewer: str | None = None) -> tuple[KeyView, ...]:
         """Return the keys for display, pending ones and bookings included (S115).
@@ -314,6 +313,22 @@ class Ring:
         if not isinstance(value, list) or len(value) != 2 or value[0] != VERSION:
             raise WireError("not a ring of a version that is known", clause=CLAUSE)
         return from_plain(cls, value[1])
+
+
+def is_corporate(owner: Party | None) -> bool:
+    """Return whether an owner is a corporation, which alone has an actual user (S40)."""
+    return owner is not None and owner.kind is PartyKind.CORPORATE
+
+
+def suspends_all(
+    flags: Flags, owner: Party | None, pause: PauseState | None, owner_holds: frozenset[Held]
+) -> bool:
+    """Return whether every key and card is suspended: in a pause, or with the owner (S51, S83)."""
+    paused = pause is not None and flags.pause_affects_cards
+    suspended = flags.cascade_automatic and any(
+        each.kind is HoldKind.ACCOUNT and each.cause not in PHONE_CAUSES for each in owner_holds
+    )
+    return owner is not None and (paused or suspended)
 
 
 def _share_unusable(share: Share, now_s: int) -> RefusalCode | None:

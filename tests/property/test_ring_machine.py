@@ -1,5 +1,7 @@
 """Any sequence of commands: the ring keeps its promises, and the vehicle that follows it too."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -135,6 +137,16 @@ def test_a_ring_round_trips_after_any_commands(flags, commands):
     assert Ring.from_value(cbor.decode(cbor.encode(ring.to_value()))) == ring
 
 
+NOTHING = ((), (), False, False, False)
+
+
+def said(ring: Ring) -> tuple:
+    """Return what a ring's withdrawal list would say, whatever its number is."""
+    claims = replace(ring, list_number=1).withdrawal(Issuer.AUTHORITY, issued_s=0)
+    flags = claims.all_suspended, claims.immobilised, claims.corporate
+    return claims.revoked, claims.suspended, *flags
+
+
 class RingMachine(RuleBasedStateMachine):
     """A ring under commands of anybody, with a vehicle that takes each list at once."""
 
@@ -157,6 +169,7 @@ class RingMachine(RuleBasedStateMachine):
         except PolicyRefusal:
             assert world.ring is before
             return
+        self.check_number(before, world.ring)
         self.fallen |= {
             each.item
             for each in world.effects
@@ -168,6 +181,16 @@ class RingMachine(RuleBasedStateMachine):
                 world.car = world.car.enrol_owner(world.ring.owner_key_x)
         if world.ring.list_number and world.ring.epoch == world.car.epoch:
             world.deliver()
+
+    def check_number(self, before: Ring, after: Ring) -> None:
+        """Within an epoch the list has the next number when it says something else, and only then.
+
+        In a new epoch it has none, or the first one where something is withdrawn already.
+        """
+        if after.epoch != before.epoch:
+            assert after.list_number == (said(after) != NOTHING)
+        else:
+            assert after.list_number == before.list_number + (said(after) != said(before))
 
     @rule(command=COMMAND)
     def anybody_does_anything(self, command) -> None:
@@ -202,6 +225,13 @@ class RingMachine(RuleBasedStateMachine):
         owner = self.world.ring.owner
         actor = owner.account if owner else OWNER
         self.apply(kind(actor=actor, item=share_id(name + "2" * second)))
+
+    @rule(which=st.integers(0, 3), kind=st.sampled_from((c.Suspend, c.Resume, c.Revoke)))
+    def the_owner_does_it_to_a_share_that_lives(self, which, kind) -> None:
+        ring = self.world.ring
+        if ring.owner is not None and ring.live:
+            item = ring.live[which % len(ring.live)].share_id
+            self.apply(kind(actor=ring.owner.account, item=item))
 
     @rule(days=st.integers(-20, 40))
     def the_clock_steps(self, days) -> None:
@@ -252,7 +282,7 @@ class RingMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_of_a_suspended_owner_is_usable(self) -> None:
         ring = self.world.ring
-        if ring.owner is not None and ring._all_suspended():
+        if ring.owner is not None and ring.all_suspended:
             listed = ring.keys()
             assert all(self.world.usable(each.item) for each in listed)
 
@@ -301,7 +331,61 @@ class Resurrects(Draft):
             self.put(share)
 
 
-@pytest.mark.parametrize("broken", [FourPlaces, Resurrects])
+class RevokesSilently(Draft):
+    def withdraw(self, item, until_s):
+        super().withdraw(item, until_s)
+        self.unlisted()
+
+
+class SuspendsSilently(Draft):
+    def hold_shares(self, shares, held):
+        super().hold_shares(shares, held)
+        self.unlisted()
+
+
+class ResumesSilently(Draft):
+    def lift(self, wanted):
+        lifted = super().lift(wanted)
+        self.unlisted()
+        return lifted
+
+
+class CountsEveryCommand(Draft):
+    def done(self):
+        self.listed()
+        return super().done()
+
+
+NUMBERS = [RevokesSilently, SuspendsSilently, ResumesSilently, CountsEveryCommand]
+
+
+def play(draft_type) -> None:
+    """Share, suspend twice, resume and revoke, with what the machine asserts of each."""
+    machine = type("BrokenMachine", (RingMachine,), {"draft_type": draft_type})()
+    item = share_id("anna")
+    machine.somebody_shares(name="anna", second=False, by="")
+    for command in (
+        c.Suspend(actor=OWNER, item=item),
+        c.Suspend(actor=c.AUTHORITY, item=item),
+        c.Resume(actor=c.AUTHORITY, item=item),
+        c.Revoke(actor=OWNER, item=item),
+    ):
+        machine.apply(command)
+
+
+def test_the_numbers_of_a_sound_ring_pass():
+    play(Draft)
+
+
+@pytest.mark.parametrize("broken", NUMBERS)
+def test_a_list_number_that_does_not_follow_what_the_list_says_is_caught(broken):
+    with pytest.raises(AssertionError):
+        play(broken)
+
+
+@pytest.mark.parametrize(
+    "broken", [FourPlaces, Resurrects, RevokesSilently, SuspendsSilently, CountsEveryCommand]
+)
 def test_the_machine_catches_a_broken_ring(broken):
     machine = type("BrokenMachine", (RingMachine,), {"draft_type": broken})
     quiet = settings(
