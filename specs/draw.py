@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import inspect
 import re
 import sys
 import tomllib
@@ -33,6 +34,9 @@ from dkey.control import (  # noqa: E402
 )
 from dkey.errors import RefusalCode  # noqa: E402
 from dkey.lifecycle import policy  # noqa: E402
+from dkey.lifecycle.flags import Flags  # noqa: E402
+from dkey.lifecycle.ring_rules import RIGHTS  # noqa: E402
+from dkey.lifecycle.roles import Role  # noqa: E402
 from dkey.pairing import card, owner  # noqa: E402
 from firmware_mock import store_schema  # noqa: E402
 from tests import attacks  # noqa: E402
@@ -116,6 +120,34 @@ def shown(value: Any) -> str:
     if isinstance(value, bytes):
         return f"`{value.hex().upper()}`"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def rights() -> list[str]:
+    """Draw who may do what to whose key, by operation."""
+    rows = (
+        (
+            f"`{right.operation}`",
+            f"`{right.who}`",
+            ", ".join(f"`{role}`" for role in Role if role in right.targets) or "the vehicle",
+            "yes" if right.standing else "no",
+            right.source,
+        )
+        for right in RIGHTS
+    )
+    return table(("operation", "who", "to keys of", "own key must be usable", "source"), rows)
+
+
+def flags() -> list[str]:
+    """Draw the choices of a deployment with the text of each; its source stands in brackets."""
+    told = re.findall(
+        r"^    (\w+): ((?:.|\n(?!    \S))+)", inspect.getdoc(Flags) or "", re.MULTILINE
+    )
+    texts = {name: " ".join(text.split()) for name, text in told}
+    rows = (
+        (f"`{name}`", f"`{shown(each.default)}`", texts[name])
+        for name, each in Flags.__dataclass_fields__.items()
+    )
+    return table(("flag", "default", "meaning and source"), rows)
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -242,6 +274,7 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
     "card-rules": lambda: rules(card_rules.CARD_PAIRING_RULES),
     "device-diagram": device_diagram,
     "device-states": lambda: states(device_moves()),
+    "flags": flags,
     "handle-rules": lambda: rules(touch.HANDLE_RULES),
     "identifiers": identifiers,
     "owner-constants": lambda: constants(
@@ -255,6 +288,13 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
     "refusals": refusals,
     "remote-constants": lambda: constants(
         "REMOTE_REPEAT_S", "SMARTKEY_LOCK_COOLDOWN_S", "HORN_AUTO_OFF_S"
+    ),
+    "rights": rights,
+    "ring-constants": lambda: constants(
+        *("MAX_SHARES", "MAX_CHAIN", "MAX_CARDS", "INITIAL_CARDS", "PROVIDER_GRACE_MIN"),
+        *("PAUSE_DAYS", "PAUSE_EXT_DAYS", "PAUSE_PER_YEAR", "PAUSE_NOTICE_DAYS"),
+        *("SUSPEND_NOTICE_DAYS", "TERMINATE_NOTICE_DAYS", "TRANSFER_NOTICE_MONTHS"),
+        *("LOG_RETENTION_MONTHS", "MAX_WITHDRAWN", "MAX_ENDED_SHARES", "MAX_ACCOUNT"),
     ),
     "remote-rules": lambda: rules(remote.REMOTE_RULES),
     "schema": lambda: schema(store_schema.COLUMNS),

@@ -360,7 +360,7 @@ NUMBERS = [RevokesSilently, SuspendsSilently, ResumesSilently, CountsEveryComman
 
 
 def play(draft_type) -> None:
-    """Share, suspend twice, resume and revoke, with what the machine asserts of each."""
+    """Share, suspend and resume twice, and revoke, with what the machine asserts of each."""
     machine = type("BrokenMachine", (RingMachine,), {"draft_type": draft_type})()
     item = share_id("anna")
     machine.somebody_shares(name="anna", second=False, by="")
@@ -368,6 +368,7 @@ def play(draft_type) -> None:
         c.Suspend(actor=OWNER, item=item),
         c.Suspend(actor=c.AUTHORITY, item=item),
         c.Resume(actor=c.AUTHORITY, item=item),
+        c.Resume(actor=OWNER, item=item),
         c.Revoke(actor=OWNER, item=item),
     ):
         machine.apply(command)
