@@ -234,6 +234,7 @@ class KeyBook:
                 actor=AUTHORITY if corporate else name,
                 owner=Party(account=name, kind=kind),
                 key_x=public.x,
+                epoch=epoch,
             )
             change.command(vehicle, found, tell=False)
 
