@@ -49,7 +49,7 @@ def report_of(entry: Entry, epoch: int) -> Command | None:
 
     Args:
         entry: The entry.
-        epoch: Owner epoch of the vehicle after it: a report that comes late or twice is known by it.
+        epoch: Owner epoch of the vehicle after it; by it a report that comes late is known.
     """
     if entry.kind == "ADMIT":
         raws = cbor.decode(entry.body)[0]

@@ -169,8 +169,9 @@ class Admissions:
 
         Raises:
             PolicyRefusal: WRONG_VEHICLE, KEY_UNKNOWN (another's attestation), NOT_AUTHORISED (no
-                issuer's word, or a person's actual user), KEY_REVOKED (epoch or list), KEY_EXPIRED, NOT_SYNCED (a list is
-                missing), KEY_SUSPENDED, REPLAY (another key for a share), SHARE_LIMIT.
+                issuer's word, or a person's actual user), KEY_REVOKED (epoch or list), KEY_EXPIRED,
+                NOT_SYNCED (a list is missing), KEY_SUSPENDED, REPLAY (another key for a share),
+                SHARE_LIMIT.
         """
         if not 1 <= len(chain) <= MAX_CHAIN:
             raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "no such chain of attestations")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dkey.errors import PolicyRefusal, RefusalCode
 from dkey.lifecycle import commands as c
 from dkey.lifecycle import ring_owner, ring_pause, ring_shares, ring_withdrawal
+from dkey.lifecycle.account import check_accounts
 from dkey.lifecycle.policy import DAY_S, LOG_RETENTION_MONTHS, MONTH_DAYS
 from dkey.lifecycle.ring_draft import Draft
 from dkey.lifecycle.ring_effects import NoticeDue
@@ -46,6 +47,7 @@ def apply(
     rule = _RULES.get(type(command))
     if rule is None:
         raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, f"{type(command).__name__} is no command")
+    check_accounts(command)
     draft = draft_type(ring, at_s)
     _catch_up(draft)
     rule(draft, command)

@@ -138,6 +138,12 @@ class Draft:
         """Return the live shares that fall with this one."""
         return beneath(self.live, share, self.flags)
 
+    def signed_by(self, share: Share) -> tuple[Share, ...]:
+        """Return the live shares that an actual user's key signed; they are suspended with it."""
+        if share.role is not Role.ACTUAL_USER or not self.flags.cascade_automatic:
+            return ()
+        return tuple([each for each in self.live if each.grantor == share.account])
+
     def find(self, item: bytes) -> tuple[Role, Share | None, CardKey | None]:
         """Return the role of a key, and the share or card that it is.
 

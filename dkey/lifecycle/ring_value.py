@@ -50,7 +50,7 @@ class Ring:
     Attributes:
         vehicle: Vehicle identifier, 16 bytes.
         flags: The choices of this deployment.
-        epoch: Owner epoch of the vehicle, by its own word: what is listed counts in that epoch only.
+        epoch: Owner epoch of the vehicle, by its own word; a list counts in that epoch only.
         told_epoch: Owner epoch that the vehicle itself stated last.
         clock_s: Latest time seen; time never goes back here.
         owner: None while nobody is linked.

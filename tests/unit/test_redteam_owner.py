@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dkey.errors import PolicyRefusal, RefusalCode
 from dkey.lifecycle import commands as c
+from dkey.lifecycle.account import account_form
 from dkey.lifecycle.claims import NO_SLOT, Issuer, KeyClaims, key_ref
 from dkey.lifecycle.policy import MAX_UNTOLD_EPOCHS
 from dkey.lifecycle.roles import Role
@@ -232,3 +235,63 @@ def test_a_veto_holds_for_another_spelling_of_the_account() -> None:
     world.do(c.Veto(actor=OWNER, account=mail("anna")))
     with pytest.raises(PolicyRefusal):
         world.invite("anna", by=mail("user"), account=mail("anna").upper())
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["Anna@example.org", "a@EXAMPLE.org", "stra\u00dfe@example.org", "e\u0301@example.org"],
+)
+def test_no_account_is_taken_in_another_spelling(other) -> None:
+    world = World()
+    form = account_form(other)
+    assert form != other
+    assert account_form(form) == form
+    for account in (other, form):
+        commands = (
+            c.Veto(actor=OWNER, account=account),
+            c.ChangeOwner(actor=OWNER, owner=c.Party(account=account), key_x=x_of("new")),
+        )
+        for command in commands:
+            if account == form:
+                world.do(command)
+            else:
+                with refused(RefusalCode.NOT_AUTHORISED):
+                    world.do(command)
+
+
+@given(st.text(max_size=12))
+def test_the_form_of_an_account_is_its_own_form(text) -> None:
+    form = account_form(text)
+    assert account_form(form) == form
+
+
+# --- phones in trouble -------------------------------------------------------------------------
+
+BLOCKED = c.Hold(actor=c.AUTHORITY, account=mail("user"), cause=c.HoldCause.PHONE_BLOCKED)
+FREED = c.Release(actor=c.AUTHORITY, account=mail("user"), cause=c.HoldCause.PHONE_BLOCKED)
+LOST = c.ReportLost(actor=OWNER, item=share_id("user"))
+FOUND = c.ReleaseLost(actor=OWNER, item=share_id("user"))
+
+
+def let_in(**flags) -> World:
+    """Return a world with an actual user, whom that one let in, and a friend of the owner's."""
+    world = World(corporate=True, **flags)
+    world.share("user", role=Role.ACTUAL_USER)
+    world.share("anna", by=mail("user"))
+    world.share("bob")
+    world.admit(world.claims("user"))
+    world.admit(world.claims("user"), world.claims("anna", signer=x_of("user")))
+    world.admit(world.claims("bob"))
+    return world
+
+
+@pytest.mark.parametrize("automatic", [True, False])
+@pytest.mark.parametrize(("trouble", "over"), [(LOST, FOUND), (BLOCKED, FREED)])
+def test_ring_and_vehicle_say_the_same_of_whom_a_troubled_phone_let_in(trouble, over, automatic):
+    world = let_in(cascade_automatic=automatic)
+    for command, user, anna in ((trouble, False, not automatic), (over, True, True)):
+        world.do(command)
+        world.deliver()
+        for name, good in (("user", user), ("anna", anna), ("bob", True)):
+            here, there = world.usable(share_id(name)), world.verdict(x_of(name))
+            assert (here is None, there is None) == (good, good), name
