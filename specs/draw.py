@@ -47,7 +47,14 @@ if TYPE_CHECKING:
 BLOCK = re.compile(r"(<!-- drawn: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 NO_RAISERS = ("cli", "conformance", "errors.py")
 MOCK_RAISERS = (
-    *("ble_desk.py", "card_desk.py", "key_list.py", "outcome.py", "owner_attempt.py"),
+    *(
+        "ble_desk.py",
+        "ble_phone.py",
+        "card_desk.py",
+        "key_list.py",
+        "outcome.py",
+        "owner_attempt.py",
+    ),
     *("owner_desk.py", "store.py", "store_transaction.py", "vehicle.py"),
 )
 
