@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from dkey.codec import cbor
 from dkey.errors import DkeyError, PolicyRefusal, RefusalCode, RemoteFault
 from dkey.lifecycle.attestation import noted_code, read_attestation
-from dkey.lifecycle.commands import VEHICLE, Activate, Cleared, Command, Side
+from dkey.lifecycle.commands import VEHICLE, Activate, BeginEpoch, Cleared, Command, Side
 from firmware_mock import share_rows
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["AuthorityPort", "AuthorityWatch", "report_of"]
 
 log = logging.getLogger(__name__)
+_BEGINS_EPOCH: Final = ("RESET", "UNPAIR", "EPOCH")
 POLL_S: Final = 30.0
 """Between two questions for the list, while the authority answers (ours)."""
 BACKOFF_S: Final = (1.0, 300.0)
@@ -43,14 +44,21 @@ class AuthorityPort(Protocol):
         """Ask for a command."""
 
 
-def report_of(entry: Entry) -> Command | None:
-    """Return what the authority is told of a ledger entry; None for nothing."""
+def report_of(entry: Entry, epoch: int) -> Command | None:
+    """Return what the authority is told of a ledger entry; None for nothing.
+
+    Args:
+        entry: The entry.
+        epoch: Owner epoch of the vehicle after it; by it a report that comes late is known.
+    """
     if entry.kind == "ADMIT":
         raws = cbor.decode(entry.body)[0]
         share_id = read_attestation(raws[-1]).claims.share_id
         return Activate(actor=VEHICLE, share_id=share_id)
     if entry.kind in ("RESET", "UNPAIR"):
-        return Cleared(actor=VEHICLE, side=Side.VEHICLE)
+        return Cleared(actor=VEHICLE, side=Side.VEHICLE, epoch=epoch)
+    if entry.kind == "EPOCH":
+        return BeginEpoch(actor=VEHICLE, epoch=epoch)
     return None
 
 
@@ -129,10 +137,23 @@ class AuthorityWatch:
             pass
 
     def _waiting(self) -> list[tuple[int, Command]]:
+        found: list[tuple[int, Command]] = []
+        entries, epoch = self._untold()
+        for entry in reversed(entries):
+            command = report_of(entry, epoch)
+            if command is not None:
+                found.append((entry.seq, command))
+            epoch -= entry.kind in _BEGINS_EPOCH
+        return found[::-1]
+
+    def _untold(self) -> tuple[list[Entry], int]:
+        """Return the entries that were not told yet, and the owner epoch after the last of them."""
         store = self._vehicle.store
-        entries = store.ledger.entries(after_seq=share_rows.reported_seq(store.file))
-        found = ((entry.seq, report_of(entry)) for entry in entries)
-        return [(seq, command) for seq, command in found if command is not None]
+        while True:  # until no other process began an epoch meanwhile
+            epoch = store.ownership().epoch
+            entries = list(store.ledger.entries(after_seq=share_rows.reported_seq(store.file)))
+            if store.ownership().epoch == epoch:
+                return entries, epoch
 
     async def _tell(self) -> None:
         store = self._vehicle.store

@@ -47,7 +47,14 @@ if TYPE_CHECKING:
 BLOCK = re.compile(r"(<!-- drawn: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 NO_RAISERS = ("cli", "conformance", "errors.py")
 MOCK_RAISERS = (
-    *("ble_desk.py", "card_desk.py", "key_list.py", "outcome.py", "owner_attempt.py"),
+    *(
+        "ble_desk.py",
+        "ble_phone.py",
+        "card_desk.py",
+        "key_list.py",
+        "outcome.py",
+        "owner_attempt.py",
+    ),
     *("owner_desk.py", "store.py", "store_transaction.py", "vehicle.py"),
 )
 
@@ -291,7 +298,14 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
     ),
     "rights": rights,
     "ring-constants": lambda: constants(
-        *("MAX_SHARES", "MAX_CHAIN", "MAX_CARDS", "INITIAL_CARDS", "PROVIDER_GRACE_MIN"),
+        *(
+            "MAX_SHARES",
+            "MAX_CHAIN",
+            "MAX_UNTOLD_EPOCHS",
+            "MAX_CARDS",
+            "INITIAL_CARDS",
+            "PROVIDER_GRACE_MIN",
+        ),
         *("PAUSE_DAYS", "PAUSE_EXT_DAYS", "PAUSE_PER_YEAR", "PAUSE_NOTICE_DAYS"),
         *("SUSPEND_NOTICE_DAYS", "TERMINATE_NOTICE_DAYS", "TRANSFER_NOTICE_MONTHS"),
         *("LOG_RETENTION_MONTHS", "MAX_WITHDRAWN", "MAX_ENDED_SHARES", "MAX_ACCOUNT"),

@@ -67,6 +67,9 @@ class World:
         party = c.Party(account=account, kind=kind)
         self.do(c.Found(actor=actor, owner=party, key_x=key_x))
         self.car = self.car.enrol_owner(key_x)
+        if self.corporate and self.car.epoch == self.ring.epoch:
+            for issuer in Issuer:
+                self.deliver(issuer)
 
     def do(self, command: c.Command) -> tuple:
         self.ring, self.effects = apply(

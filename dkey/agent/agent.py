@@ -12,9 +12,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from dkey.access.ble_applet import BleApplet
-from dkey.access.ble_device import DeviceBleSession
 from dkey.agent.advice import NotPaired, Unreachable, refusal, trouble_of
-from dkey.agent.agent_session import AgentSession
+from dkey.agent.agent_session import AgentSession, session_over
 from dkey.agent.agent_status import Outcome, Status, doors_text
 from dkey.agent.carried import CarriedStore
 from dkey.agent.enrolment import enrol, enrol_nfc
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["Agent", "Outcome", "Status"]
 
 _AFTER: Final = {RkeAction.LOCK: "locked", RkeAction.UNLOCK: "unlocked"}
-_V1_0: Final = b"\x01\x00"
 
 
 class Agent:
@@ -402,16 +400,9 @@ class Agent:
         remote_only = standard or not credential.kpersistent
         if self._ranging is not None and not credential.kpersistent:
             remote_only = False  # without it the transaction is a standard one anyway
-        info, choice = getattr(link, "info", None), getattr(link, "choice", None)
-        session = DeviceBleSession(
-            applet,
-            remote_only=remote_only,
-            supported=_V1_0 if info is None else info.versions,
-            selected=_V1_0 if choice is None else choice.version,
-        )
         return await AgentSession.open(
             link,
-            session,
+            session_over(link, applet, remote_only=remote_only),
             applet,
             on_status=lambda state: self._tell("doors", state=doors_text(state)),
             on_end=lambda: self._tell("disconnected"),

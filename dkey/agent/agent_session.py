@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from dkey.access.ble_device import DeviceBleSession
 from dkey.access.ble_events import (
     BleEvent,
     Ended,
@@ -25,17 +26,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from dkey.access.ble_applet import BleApplet
-    from dkey.access.ble_device import DeviceBleSession
     from dkey.access.credential import DeviceEvent
     from dkey.agent.agent_ranging import AgentRanging
     from dkey.codec.ble import RkeAction
     from dkey.codec.ble_contents import Content
     from dkey.link.base import Link
 
-__all__ = ["AgentSession", "turned_away"]
+__all__ = ["AgentSession", "session_over", "turned_away"]
 
 E = TypeVar("E", Established, VerdictReceived)
 _EVENTS: Final = 64
+_V1_0: Final = b"\x01\x00"
 
 _REFUSED: Final = {
     ReaderStatus.KEY_NOT_FOUND: RefusalCode.KEY_UNKNOWN,
@@ -48,6 +49,17 @@ _TROUBLE: Final = {
     EndReason.TIMEOUT: (Trouble.TIMED_OUT, LinkReason.TIMEOUT),
     EndReason.CLOSED: (Trouble.LOST, LinkReason.LOST),
 }
+
+
+def session_over(link: Link, applet: BleApplet, *, remote_only: bool) -> DeviceBleSession:
+    """Return the device's session for a link, with the versions that its radio negotiated."""
+    info, choice = getattr(link, "info", None), getattr(link, "choice", None)
+    return DeviceBleSession(
+        applet,
+        remote_only=remote_only,
+        supported=_V1_0 if info is None else info.versions,
+        selected=_V1_0 if choice is None else choice.version,
+    )
 
 
 class AgentSession:

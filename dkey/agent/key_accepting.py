@@ -15,6 +15,7 @@ from dkey.codec import cbor
 from dkey.crypto.p256 import PublicKey
 from dkey.errors import AuthenticationError, LocalFault, PolicyRefusal, RefusalCode, WireError
 from dkey.lifecycle.accepting import FriendExchange
+from dkey.lifecycle.account import account_form
 from dkey.lifecycle.attestation import read_attestation
 from dkey.lifecycle.claims import Issuer
 from dkey.lifecycle.commands import Party, PartyKind
@@ -115,7 +116,7 @@ class Friend:
             value, envelope = value.request(
                 vault=self._store.vault,
                 key=name,
-                account=account or value.invitation.account,
+                account=account_form(account or value.invitation.account),
                 pin=pin,
                 now_s=change.now_s,
                 entropy=self._entropy,

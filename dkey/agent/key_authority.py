@@ -162,8 +162,8 @@ class Desk:
         owner = book.ring.owner
         if owner is None or owner.kind is PartyKind.CORPORATE or self._member(owner.account):
             return None
-        ring = book.ring
-        return Found(actor=owner.account, owner=owner, key_x=ring.owner_key_x, epoch=ring.epoch)
+        epoch = self._store.vehicle(self._vehicle).vehicle.owner_epoch
+        return Found(actor=owner.account, owner=owner, key_x=book.ring.owner_key_x, epoch=epoch)
 
     def _accepted(self, book: VehicleBook) -> Command:
         """Return what tells that this phone took its key; the same word again changes nothing."""

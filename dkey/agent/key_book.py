@@ -20,6 +20,7 @@ from dkey.agent.key_records import (
 )
 from dkey.codec import cbor
 from dkey.errors import LocalFault, PolicyRefusal, RefusalCode
+from dkey.lifecycle.account import account_form
 from dkey.lifecycle.claims import Issuer
 from dkey.lifecycle.command_codec import encode
 from dkey.lifecycle.commands import AUTHORITY, Found, Party, PartyKind
@@ -217,7 +218,7 @@ class KeyBook:
             LocalFault: This phone is not paired with it, or it is too late for another account.
         """
         known = self._store.vehicle(vehicle)
-        name = account or DEFAULT_ACCOUNT
+        name = account_form(account or DEFAULT_ACCOUNT)
         kind = PartyKind.CORPORATE if corporate else PartyKind.PERSON
         with self.change() as change:
             before = change.state.vehicle(vehicle)

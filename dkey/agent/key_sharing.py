@@ -14,6 +14,7 @@ from dkey.agent.key_records import End, Exchange, Post
 from dkey.codec import cbor
 from dkey.crypto.secret import Secret
 from dkey.errors import AuthenticationError, LocalFault, PolicyRefusal, RefusalCode, WireError
+from dkey.lifecycle.account import account_form
 from dkey.lifecycle.claims import Issuer
 from dkey.lifecycle.commands import AUTHORITY, Accept, Invite, Revoke
 from dkey.lifecycle.envelope import Direction, open_envelope
@@ -284,15 +285,18 @@ class Sharer:
 
     def _offer(self, change: Change, vehicle: bytes, offer: Offer) -> bytes:
         share_id = offer.share_id or self._entropy.random(16)
+        booking = offer.booking
+        if booking is not None:
+            booking = replace(booking, provider=account_form(booking.provider))
         command = Invite(
             actor=change.book(vehicle).account,
             share_id=share_id,
-            account=offer.account,
+            account=account_form(offer.account),
             role=offer.role,
             permission=offer.permission,
             not_before_s=offer.not_before_s,
             not_after_s=offer.not_after_s,
-            booking=offer.booking,
+            booking=booking,
         )
         change.command(vehicle, command, tell=offer.share_id is None)
         return share_id

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from dkey.authority.notifications import Reach
 from dkey.errors import LocalFault, PolicyRefusal, RefusalCode
+from dkey.lifecycle.account import account_form
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,6 +85,7 @@ class Accounts:
             LocalFault: Not the form of an e-mail address.
             PolicyRefusal: ALREADY_LINKED, the account is taken.
         """
+        account = account_form(account)
         if not _ACCOUNT.fullmatch(account) or account.endswith(f"@{PERSON_DOMAIN}"):
             raise LocalFault(
                 f"{account!r} is no account id", hint="give a lower-case e-mail address"
@@ -108,7 +110,7 @@ class Accounts:
             UnknownError: There is none.
         """
         rows = self._file.rows(
-            "SELECT person FROM account WHERE account = ? AND state = 'OPEN'", account
+            "SELECT person FROM account WHERE account = ? AND state = 'OPEN'", account_form(account)
         )
         if not rows:
             raise UnknownError(f"there is no account {account}", hint="register it first")
@@ -122,7 +124,8 @@ class Accounts:
     def authenticates(self, account: str, token: str) -> bool:
         """Return whether ``token`` is that of an open account, in constant time."""
         rows = self._file.rows(
-            "SELECT token_hash FROM account WHERE account = ? AND state = 'OPEN'", account
+            "SELECT token_hash FROM account WHERE account = ? AND state = 'OPEN'",
+            account_form(account),
         )
         kept = bytes(rows[0][0]) if rows else bytes(32)
         return hmac.compare_digest(kept, token_hash(token)) and bool(rows)

@@ -20,6 +20,7 @@ from dkey.authority.routes import route_of
 from dkey.authority.values import Booked, Health, KeyEntry, KeyList, Outcome
 from dkey.crypto.p256 import PublicKey
 from dkey.errors import LinkError, LinkReason, LocalFault, PolicyRefusal, RefusalCode, WireError
+from dkey.lifecycle.account import account_form
 from dkey.lifecycle.commands import AUTHORITY, DEALER, VEHICLE
 from dkey.lifecycle.telematic import TelematicProfile, TelematicState, TelematicUnit
 
@@ -115,6 +116,7 @@ class AuthorityClient:
         self, account: str, *, sms: str | None = None, app: bool = True, offers: bool = False
     ) -> str:
         """Make an account; keep and return its token."""
+        account = account_form(account)
         body = {"account": account, "sms": sms, "app": app, "offers": offers}
         token: str = self._post("/v1/accounts", None, body)["token"]
         self._tokens[account] = token

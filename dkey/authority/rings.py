@@ -120,6 +120,7 @@ class Rings:
                     [*claims.suspended],
                     claims.all_suspended,
                     claims.immobilised,
+                    claims.corporate,
                 ]
             )
         ).digest()

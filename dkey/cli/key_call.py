@@ -14,6 +14,7 @@ import click
 from dkey.cli import exit_code
 from dkey.cli.agent_call import AgentCall
 from dkey.errors import DkeyError, LocalFault, PolicyRefusal
+from dkey.lifecycle.account import account_form
 
 __all__ = ["SCHEMA", "KeyCall", "in_words", "item_of", "key_command", "waiting_until"]
 
@@ -56,7 +57,7 @@ class KeyCall(AgentCall):
             as_json=as_json,
             trace=None,
         )
-        self.account = account
+        self.account = None if account is None else account_form(account)
         self.authority = authority
         self.token_file = token_file
         self.agree = agree
@@ -231,7 +232,7 @@ def item_of(store: Any, vehicle: bytes, text: str) -> bytes:
     from dkey.agent.key_views import vehicle_line  # noqa: PLC0415
 
     keys = vehicle_line(store, vehicle).keys
-    found = [k for k in keys if k.account == text] or [
+    found = [k for k in keys if k.account == account_form(text)] or [
         k for k in keys if len(text) >= 4 and k.item.hex().startswith(text.lower())
     ]
     over = ("REVOKED", "DECLINED", "EXPIRED", "REPLACED")
@@ -248,7 +249,7 @@ def item_of(store: Any, vehicle: bytes, text: str) -> bytes:
 
 def _matches(book: Any, text: str) -> bool:
     return any(
-        text in (each.account, each.item.hex()) or each.item.hex().startswith(text.lower())
+        each.account == account_form(text) or each.item.hex().startswith(text.lower())
         for each in book.ring.keys(None)
     )
 

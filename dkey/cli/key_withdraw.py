@@ -43,6 +43,7 @@ def revoke(call: KeyCall, key_id: str) -> None:
 @click.option("--lift", is_flag=True, help="Take the veto back; what it ended stays ended.")
 def veto(call: KeyCall, whom: str | None, everybody: bool, lift: bool) -> None:
     """Forbid that this vehicle is shared with ACCOUNT, or with anybody; a share there is ends."""
+    from dkey.lifecycle.account import account_form  # noqa: PLC0415
     from dkey.lifecycle.commands import LiftVeto, Veto  # noqa: PLC0415
 
     if (whom is None) is not everybody:
@@ -52,7 +53,8 @@ def veto(call: KeyCall, whom: str | None, everybody: bool, lift: bool) -> None:
         kind = LiftVeto if lift else Veto
         with store.keys.change() as change:
             actor = change.book(vehicle).account
-            change.command(vehicle, kind(actor=actor, account=whom))
+            account = None if whom is None else account_form(whom)
+            change.command(vehicle, kind(actor=actor, account=account))
         call.sync(store, vehicle)
         call.tell(store, say="lifted" if lift else "forbidden; what was shared is revoked")
 

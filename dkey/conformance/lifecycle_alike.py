@@ -55,7 +55,8 @@ def signature(state: State) -> Any:
         _ring_key(state),
         _car_key(state),
         tuple(
-            (p.issuer, p.epoch, p.number, p.issued_s, p.immobilised, p.all_suspended) for p in lists
+            (p.issuer, p.epoch, p.number, p.issued_s, p.immobilised, p.all_suspended, p.corporate)
+            for p in lists
         ),
         (state.late, state.wall),
     )
@@ -86,7 +87,10 @@ def _car_key(state: State) -> Any:
         tuple([ref in car.gone for ref in _OWNER_REFS]),
         tuple(
             [
-                (t.issuer, t.number, t.all_suspended, *[ref in t.suspended for ref in _OWNER_REFS])
+                (
+                    *(t.issuer, t.number, t.all_suspended, t.corporate),
+                    *[ref in t.suspended for ref in _OWNER_REFS],
+                )
                 for t in car.taken
             ]
         ),

@@ -400,21 +400,19 @@ def vetoes(scene: Scene, state: State) -> Steps:
 def handover(scene: Scene, state: State) -> Steps:
     """Yield the change to another owner without a reset, which the vehicle takes later."""
     ring, car = state.ring, state.car
-    if ring.owner is not None and ring.epoch == car.epoch == 0:
+    former = key_of(OWNERS[0])
+    if ring.owner is not None and ring.owner_key_x == former and car.epoch == 0:
         heir = c.Party(account=mail(OWNERS[1]), kind=ring.owner.kind)
         change = c.ChangeOwner(actor=ring.owner.account, owner=heir, key_x=key_of(OWNERS[1]))
         yield from _commands(scene, state, iter([("the owner hands over to the heir", change)]))
-    if ring.epoch == car.epoch + 1 and ring.owner_key_x not in (None, car.owner_x):
+    if car.epoch == 0 and ring.owner_key_x not in (None, car.owner_x):
         stay = frozenset(each.share_id for each in ring.live)
-        # What was signed under the next owner already may be shown to the vehicle after this.
-        anew = {
-            each[-1].share_id
-            for each in state.papers
-            if isinstance(each, tuple) and each[-1].epoch == ring.epoch
-        }
         after = replace(
             state,
             car=car.change_owner(ring.owner_key_x, shares=stay),
-            dead=state.dead | (ring.spent - stay - anew),
+            dead=state.dead | (ring.spent - stay),
         )
         yield "the vehicle takes the change of owner", after
+    if car.epoch == 1 and ring.epoch == 0:
+        told = c.BeginEpoch(actor=c.VEHICLE, epoch=car.epoch)
+        yield from _commands(scene, state, iter([("the vehicle tells of its epoch", told)]))

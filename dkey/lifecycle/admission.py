@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dkey.errors import PolicyRefusal, RefusalCode, WireError
 from dkey.lifecycle.admission_checks import (
+    check_corporate,
     check_free,
     check_lift,
     check_list_issuer,
@@ -168,8 +169,9 @@ class Admissions:
 
         Raises:
             PolicyRefusal: WRONG_VEHICLE, KEY_UNKNOWN (another's attestation), NOT_AUTHORISED (no
-                issuer's word), KEY_REVOKED (epoch or list), KEY_EXPIRED, NOT_SYNCED (a list is
-                missing), KEY_SUSPENDED, REPLAY (another key for a share), SHARE_LIMIT.
+                issuer's word, or a person's actual user), KEY_REVOKED (epoch or list), KEY_EXPIRED,
+                NOT_SYNCED (a list is missing), KEY_SUSPENDED, REPLAY (another key for a share),
+                SHARE_LIMIT.
         """
         if not 1 <= len(chain) <= MAX_CHAIN:
             raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "no such chain of attestations")
@@ -192,6 +194,7 @@ class Admissions:
         if same:
             return after
         check_may_issue(self, chain, issuer)
+        check_corporate(self, chain, issuer)
         check_reference(self, claims.share_id, x)
         self._check_binding(known, claims, x, now_s)
         former = self._place(claims, now_s)
@@ -303,14 +306,7 @@ class Admissions:
             raise PolicyRefusal(RefusalCode.WRONG_VEHICLE, "this list is for another vehicle")
         self._check_list_epoch(claims)
         check_list_issuer(self, claims)
-        taken = Taken(
-            issuer=claims.issuer,
-            number=claims.number,
-            revoked=frozenset(claims.revoked),
-            suspended=frozenset(claims.suspended),
-            all_suspended=claims.all_suspended,
-            immobilised=claims.immobilised,
-        )
+        taken = Taken.of(claims)
         former = next((each for each in self.taken if each.issuer is claims.issuer), None)
         after = self._reached(claims.issuer, claims.issued_s)
         if former == taken:

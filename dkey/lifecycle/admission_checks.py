@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dkey.lifecycle.claims import KeyClaims, WithdrawalClaims
 
 __all__ = [
+    "check_corporate",
     "check_free",
     "check_lift",
     "check_list_issuer",
@@ -43,6 +44,29 @@ def check_may_issue(now: Admissions, chain: tuple[KeyClaims, ...], issuer: Issue
     if any(not signers.isdisjoint(each.suspended) for each in now.taken):
         raise PolicyRefusal(
             RefusalCode.KEY_SUSPENDED, "who signed this share is suspended", hint="ask the owner"
+        )
+
+
+def check_corporate(now: Admissions, chain: tuple[KeyClaims, ...], issuer: Issuer) -> None:
+    """Refuse an actual user of the owner's making, unless the authority says: a corporation (S40).
+
+    Else a person's modified phone would give a fourth key, as an actual user takes no place (C1).
+
+    Raises:
+        PolicyRefusal: NOT_SYNCED before the first list of the authority, NOT_AUTHORISED after it.
+    """
+    if issuer is Issuer.AUTHORITY or all(each.role is not Role.ACTUAL_USER for each in chain):
+        return
+    said = next((each for each in now.taken if each.issuer is Issuer.AUTHORITY), None)
+    if said is None:
+        raise PolicyRefusal(
+            RefusalCode.NOT_SYNCED,
+            "nobody said yet that the owner of this vehicle is a corporation",
+            hint="bring the authority's list first",
+        )
+    if not said.corporate:
+        raise PolicyRefusal(
+            RefusalCode.NOT_AUTHORISED, "only a corporate owner has an actual user (S40)"
         )
 
 
@@ -130,7 +154,8 @@ def check_list_issuer(now: Admissions, claims: WithdrawalClaims) -> None:
     """
     x = now.owner_x if claims.issuer is Issuer.OWNER else now.authority_x
     withdrawn = claims.issuer is Issuer.OWNER and x is not None and key_ref(x) in now.gone
-    if x is None or withdrawn or (claims.immobilised and claims.issuer is Issuer.OWNER):
+    beyond = claims.issuer is Issuer.OWNER and (claims.immobilised or claims.corporate)
+    if x is None or withdrawn or beyond:
         raise PolicyRefusal(
             RefusalCode.NOT_AUTHORISED, "no issuer of this vehicle may give such a list"
         )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dkey.errors import RefusalCode  # noqa: TC001 - read by from_plain
 from dkey.lifecycle.claims import Issuer, KeyClaims  # noqa: TC001 - read by from_plain
 from dkey.lifecycle.roles import Permission, Role  # noqa: TC001 - read by from_plain
+
+if TYPE_CHECKING:
+    from dkey.lifecycle.claims import WithdrawalClaims
 
 __all__ = ["Admitted", "Taken", "Verdict"]
 
@@ -30,7 +34,11 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """The latest withdrawal list of one issuer."""
+    """The latest withdrawal list of one issuer.
+
+    Attributes:
+        corporate: Its authority says that the owner is a corporation.
+    """
 
     issuer: Issuer
     number: int
@@ -38,6 +46,20 @@ class Taken:
     suspended: frozenset[bytes]
     all_suspended: bool
     immobilised: bool
+    corporate: bool
+
+    @classmethod
+    def of(cls, claims: WithdrawalClaims) -> Taken:
+        """Return what is remembered of a list."""
+        return cls(
+            issuer=claims.issuer,
+            number=claims.number,
+            revoked=frozenset(claims.revoked),
+            suspended=frozenset(claims.suspended),
+            all_suspended=claims.all_suspended,
+            immobilised=claims.immobilised,
+            corporate=claims.corporate,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,6 +98,7 @@ class WithdrawalClaims:
         suspended: The same, withdrawn until a later list leaves them out, sorted.
         all_suspended: Every key and card of the vehicle is suspended (pause, owner suspended).
         immobilised: No key may start (authority only).
+        corporate: The owner is a corporation, which alone has an actual user (authority only).
     """
 
     vehicle: bytes
@@ -109,3 +110,4 @@ class WithdrawalClaims:
     suspended: tuple[bytes, ...] = ()
     all_suspended: bool = False
     immobilised: bool = False
+    corporate: bool = False

@@ -22,6 +22,7 @@ __all__ = [
     "Activate",
     "AddCard",
     "Approve",
+    "BeginEpoch",
     "Booking",
     "ChangeOwner",
     "Cleared",
@@ -167,10 +168,24 @@ class Found(Command):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeOwner(Command):
-    """The owner hands over to another account or a new key; friends survive or not, by policy."""
+    """The owner hands over to another account or a new key; friends survive or not, by policy.
+
+    The epoch stays until the vehicle says that it began another one (:class:`BeginEpoch`).
+    """
 
     owner: Party
     key_x: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginEpoch(Command):
+    """The vehicle began an owner epoch for an owner's other account or phone; cards stay.
+
+    Attributes:
+        epoch: Owner epoch that began with it, as the vehicle says; None where it does not say.
+    """
+
+    epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

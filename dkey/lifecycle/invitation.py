@@ -17,10 +17,21 @@ from dkey.codec import cbor
 from dkey.crypto.p256 import PublicKey
 from dkey.crypto.secret import Secret
 from dkey.errors import LocalFault, WireError
+from dkey.lifecycle.account import account_form
 from dkey.lifecycle.envelope import MAX_ENVELOPE, SECRET_SIZE
 from dkey.lifecycle.policy import MAX_ACCOUNT
 from dkey.lifecycle.roles import Permission, Role
-from dkey.lifecycle.statement import FLAG, POINT, TIME, Statement, choice, octets, optional, text
+from dkey.lifecycle.statement import (
+    FLAG,
+    POINT,
+    TIME,
+    Field,
+    Statement,
+    choice,
+    octets,
+    optional,
+    text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +48,17 @@ __all__ = [
 ]
 
 CLAUSE: Final = "specs/lifecycle.md §6.1"
-ACCOUNT: Final = text(3, MAX_ACCOUNT)
+_TEXT: Final = text(3, MAX_ACCOUNT)
+
+
+def _account(value: Any) -> str:
+    loaded: str = _TEXT.load(value)
+    if loaded != account_form(loaded):
+        raise ValueError("an account that is not in its one form")
+    return loaded
+
+
+ACCOUNT: Final = Field(_account)
 """An account id, in the form of an e-mail address (requirements S42)."""
 _FILE: Final = "share-file"
 _VERSION: Final = 1

@@ -33,6 +33,7 @@ __all__ = [
     "MAX_FAST_CANDIDATES",
     "MAX_HOLDERS",
     "MAX_SHARES",
+    "MAX_UNTOLD_EPOCHS",
     "MAX_WITHDRAWN",
     "MOBIKEY_SLEEP_H",
     "MONTH_DAYS",
@@ -80,6 +81,8 @@ MAX_ACCOUNT: Final = 254
 """Bytes of an account id, which has the form of an e-mail address (RFC 5321; S5)."""
 MAX_ENDED_SHARES: Final = 256
 """Shares that ended and are still shown, the newest ones (ours)."""
+MAX_UNTOLD_EPOCHS: Final = 8
+"""Owner epochs by which who pairs may be ahead of what the vehicle told the authority (ours)."""
 MAX_CHAIN: Final = 2
 """Attestations in a row: the actual user's, then an associate's, who shares no further (C17)."""
 MAX_DEVICES_PER_HOLDER: Final = 4

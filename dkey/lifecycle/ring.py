@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dkey.errors import PolicyRefusal, RefusalCode
 from dkey.lifecycle import commands as c
 from dkey.lifecycle import ring_owner, ring_pause, ring_shares, ring_withdrawal
+from dkey.lifecycle.account import check_accounts
 from dkey.lifecycle.policy import DAY_S, LOG_RETENTION_MONTHS, MONTH_DAYS
 from dkey.lifecycle.ring_draft import Draft
 from dkey.lifecycle.ring_effects import NoticeDue
@@ -46,6 +47,7 @@ def apply(
     rule = _RULES.get(type(command))
     if rule is None:
         raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, f"{type(command).__name__} is no command")
+    check_accounts(command)
     draft = draft_type(ring, at_s)
     _catch_up(draft)
     rule(draft, command)
@@ -117,6 +119,7 @@ def _power_cycle(draft: Draft, command: c.PowerCycle) -> None:
 _RULES: Final[dict[type[c.Command], Callable[[Draft, Any], None]]] = {
     c.Found: ring_owner.found,
     c.ChangeOwner: ring_owner.change_owner,
+    c.BeginEpoch: ring_owner.begin_epoch,
     c.EndOwner: ring_owner.end_owner,
     c.Unpair: ring_owner.unpair,
     c.Transfer: ring_owner.transfer,

@@ -15,7 +15,7 @@ from dkey.lifecycle.claims import key_ref
 from dkey.lifecycle.policy import MAX_ENDED_SHARES, MAX_SHARES, MAX_WITHDRAWN
 from dkey.lifecycle.ring_effects import Effect, KeyEnded, KeyHeld, KeyLifted
 from dkey.lifecycle.ring_state import Ended, Held, ShareState, Withdrawn
-from dkey.lifecycle.ring_value import Ring, suspends_all
+from dkey.lifecycle.ring_value import Ring, is_corporate, suspends_all
 from dkey.lifecycle.roles import Role
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ class Draft:
         before = self._before
         if self.epoch == before.epoch and not self._listed:
             all_now = suspends_all(self.flags, self.owner, self.pause, self.owner_holds)
-            self._listed = all_now != before.all_suspended
+            corporate = is_corporate(self.owner)
+            self._listed = (all_now, corporate) != (before.all_suspended, before.corporate)
         content = {
             **self.__dict__,
             "clock_s": self.now_s,
@@ -136,6 +137,12 @@ class Draft:
     def beneath(self, share: Share) -> tuple[Share, ...]:
         """Return the live shares that fall with this one."""
         return beneath(self.live, share, self.flags)
+
+    def signed_by(self, share: Share) -> tuple[Share, ...]:
+        """Return the live shares that an actual user's key signed; they are suspended with it."""
+        if share.role is not Role.ACTUAL_USER or not self.flags.cascade_automatic:
+            return ()
+        return tuple([each for each in self.live if each.grantor == share.account])
 
     def find(self, item: bytes) -> tuple[Role, Share | None, CardKey | None]:
         """Return the role of a key, and the share or card that it is.

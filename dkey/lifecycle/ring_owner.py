@@ -12,6 +12,7 @@ from dkey.lifecycle.commands import AUTHORITY, EndReason, PartyKind, Side
 from dkey.lifecycle.policy import (
     DAY_S,
     INITIAL_CARDS,
+    MAX_UNTOLD_EPOCHS,
     MONTH_DAYS,
     TERMINATE_NOTICE_DAYS,
     TRANSFER_NOTICE_MONTHS,
@@ -29,11 +30,13 @@ from dkey.lifecycle.ring_pause import suspend_account
 from dkey.lifecycle.ring_rules import Who, authorise
 from dkey.lifecycle.ring_shares import check_open, take_key
 from dkey.lifecycle.ring_state import CardKey, Due, DueKind, Ended, HoldKind, PauseStage
+from dkey.lifecycle.ring_value import is_corporate
 from dkey.lifecycle.roles import CardProvenance, Role
 
 if TYPE_CHECKING:
     from dkey.lifecycle.commands import (
         AddCard,
+        BeginEpoch,
         ChangeOwner,
         Cleared,
         EndOwner,
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_card",
+    "begin_epoch",
     "change_owner",
     "cleared",
     "end_owner",
@@ -76,23 +80,40 @@ def found(draft: Draft, command: Found) -> None:
         )
     check_open(draft, party.account)
     _check_owner_key(draft, command.key_x)
-    if command.epoch is not None and command.epoch < draft.epoch:
-        raise PolicyRefusal(RefusalCode.REPLAY, "that epoch of the vehicle is over")
+    _check_stated(draft, command.epoch)
     _erase(draft)
-    if command.epoch is not None and command.epoch > draft.epoch:
-        # Resets that were never reported: what the vehicle said at pairing counts.
-        draft.withdrawn = ()
-        _next_epoch(draft)
-        draft.epoch = command.epoch
-    if command.epoch is not None:
-        draft.told_epoch = command.epoch
-    draft.removal = None
     draft.owner, draft.owner_key_x = party, command.key_x
+    if command.epoch is not None:
+        # Resets that were never reported: what the vehicle said at pairing counts.
+        if command.epoch > draft.epoch:
+            _next_epoch(draft, keep=False)
+        draft.epoch = draft.told_epoch = command.epoch
+    draft.removal = None
+    _hold_heir(draft)
     draft.effects.append(Linked(owner=party, epoch=draft.epoch))
 
 
+def _check_stated(draft: Draft, epoch: int | None) -> None:
+    """Check an epoch that no vehicle's own word proves, only that of who paired with it.
+
+    Reports of resets up to it count as known, so that a false one may not be far ahead.
+    """
+    if epoch is not None and epoch < draft.epoch:
+        raise PolicyRefusal(RefusalCode.REPLAY, "that epoch of the vehicle is over")
+    if epoch is not None and epoch > draft.epoch + MAX_UNTOLD_EPOCHS:
+        raise PolicyRefusal(
+            RefusalCode.NOT_SYNCED,
+            "the vehicle has not told of that many resets",
+            hint="let the vehicle reach the authority, then try again",
+        )
+
+
 def change_owner(draft: Draft, command: ChangeOwner) -> None:
-    """Hand over to another account or key, in a new epoch; shares survive by flag (S127, S70)."""
+    """Hand over to another account or key; shares survive by flag (S127, S70).
+
+    The vehicle is still in the epoch in which it let everybody in, and refuses lists of any other:
+    what does not survive is withdrawn in that one. The epoch follows on the vehicle's word.
+    """
     who = authorise(draft, command)
     party = command.owner
     former, key = _check_change(draft, command, who).account, draft.owner_item
@@ -113,8 +134,28 @@ def change_owner(draft: Draft, command: ChangeOwner) -> None:
     draft.lift(lambda held: held.kind is HoldKind.LOST and held.on == lost)
     draft.owner, draft.owner_key_x = party, command.key_x
     _hold_heir(draft)
-    _next_epoch(draft)
     draft.effects.append(Linked(owner=party, epoch=draft.epoch))
+
+
+def begin_epoch(draft: Draft, command: BeginEpoch) -> None:
+    """Follow the vehicle into the epoch of an owner's other account or phone (S127, S70).
+
+    It let nobody in yet: every share is confirmed anew, under an attestation of the new epoch.
+    """
+    authorise(draft, command)
+    if command.epoch is not None and command.epoch <= draft.told_epoch:
+        return
+    for share in draft.live:
+        draft.put(changed(share, confirmed=False))
+    _follow(draft, command.epoch, keep=draft.flags.friends_survive_owner_change)
+
+
+def _follow(draft: Draft, epoch: int | None, *, keep: bool) -> None:
+    """Go to the epoch that the vehicle says; where the ring was ahead of it, numbers go on."""
+    if epoch is None or epoch > draft.epoch:
+        _next_epoch(draft, keep=keep)
+    if epoch is not None:
+        draft.epoch, draft.told_epoch = max(draft.epoch, epoch), epoch
 
 
 def _survive(draft: Draft, party: Party) -> None:
@@ -122,19 +163,16 @@ def _survive(draft: Draft, party: Party) -> None:
     for share in draft.live:
         if share.role is Role.ACTUAL_USER and party.kind is not PartyKind.CORPORATE:
             draft.end(share, Ended.REVOKED)
-    # What survives is confirmed anew by the vehicle, under an attestation of the new epoch.
-    for share in draft.live:
-        draft.put(changed(share, confirmed=False))
 
 
 def _forget_account(draft: Draft, account: str) -> None:
-    """End the cards of a former owner and all that was decided for or by that account."""
+    """End the cards of a former owner and all that was decided by that account.
+
+    What the authority suspended for is the account's: it stays there, and takes no key of others.
+    """
     for card in draft.cards:
         draft.end_card(card, Ended.REVOKED)
-    holds = frozenset([each for each in draft.account_holds if each.on == account])
-    if holds:
-        draft.account_holds -= holds
-        draft.lift(lambda held: held in holds)
+    draft.lift(lambda held: held.kind is HoldKind.ACCOUNT and held.on == account)
     draft.vetoes, draft.veto_all, draft.may_pause = frozenset(), False, False
 
 
@@ -145,6 +183,17 @@ def _check_change(draft: Draft, command: ChangeOwner, who: Who) -> Party:
         raise PolicyRefusal(RefusalCode.NOT_AUTHORISED, "the vehicle has no owner to change")
     check_open(draft, party.account)
     _check_owner_key(draft, command.key_x)
+    item = None if command.key_x is None else key_ref(command.key_x)
+    if any(each.item == item for each in draft.withdrawn):
+        raise PolicyRefusal(
+            RefusalCode.REPLAY, "this key was withdrawn here", hint="make another key"
+        )
+    if not draft.has_room():
+        raise PolicyRefusal(
+            RefusalCode.SHARE_LIMIT,
+            "the withdrawal list could not name one more key",
+            hint="wait until withdrawn keys have expired, or factory-reset the vehicle",
+        )
     grows = party.kind is PartyKind.CORPORATE and former.kind is not PartyKind.CORPORATE
     if grows and who is Who.OWNER:
         raise PolicyRefusal(
@@ -162,7 +211,8 @@ def _hold_heir(draft: Draft) -> None:
 
 
 def _check_owner_key(draft: Draft, key_x: bytes | None) -> None:
-    if key_x is not None and key_ref(key_x) in draft.spent:
+    item = None if key_x is None else key_ref(key_x)
+    if item in draft.spent:
         raise PolicyRefusal(
             RefusalCode.REPLAY, "a share or card has the reference of this key", hint="make another"
         )
@@ -196,10 +246,10 @@ def _hand_over(draft: Draft, former: str, heir: str, *, follows: bool) -> None:
             draft.put(share.held_by(frozenset(holds)))
 
 
-def _next_epoch(draft: Draft) -> None:
-    """Begin an owner epoch: what ended before has no place in its list, unless friends survive."""
+def _next_epoch(draft: Draft, *, keep: bool) -> None:
+    """Begin an owner epoch: what ended before has no place in its list, unless it is kept."""
     draft.epoch += 1
-    if not draft.flags.friends_survive_owner_change:
+    if not keep:
         draft.withdrawn = ()
     draft.list_number = 0
     if (
@@ -207,6 +257,7 @@ def _next_epoch(draft: Draft) -> None:
         or draft.owner_holds
         or draft.immobilised
         or draft.pause
+        or is_corporate(draft.owner)
         or any(each.holds for each in draft.shares)
         or any(each.holds for each in draft.cards)
     ):
@@ -232,14 +283,17 @@ def _everything_falls(draft: Draft) -> None:
 
 
 def _erase(draft: Draft) -> None:
-    """Forget every name; only what must stay refused is remembered, by number."""
+    """Forget every name; only what must stay refused is remembered, by number.
+
+    Whom the authority suspended stays suspended here, until it releases the account (S89, S92).
+    """
     draft.owner, draft.owner_key_x = None, None
-    draft.owner_holds = draft.account_holds = frozenset()
+    draft.owner_holds = frozenset()
     draft.may_pause = draft.veto_all = False
     draft.shares, draft.cards = [], []
     draft.vetoes = draft.closed = frozenset()
     draft.pause, draft.pauses_from_s, draft.pauses_used = None, 0, 0
-    draft.due = ()
+    draft.due = tuple([each for each in draft.due if each.kind is DueKind.HOLD])
 
 
 def _remove(draft: Draft, *sides: Side) -> None:
@@ -325,17 +379,10 @@ def _told_clear(draft: Draft, epoch: int | None) -> None:
     """Take the vehicle's report; it may be of several erasures, and come late or twice."""
     if epoch is not None and epoch <= draft.told_epoch:
         return
-    _clear_vehicle(draft)
-    if epoch is not None:
-        draft.epoch, draft.told_epoch = max(draft.epoch, epoch), epoch
-
-
-def _clear_vehicle(draft: Draft) -> None:
     if draft.owner is not None:
         _everything_falls(draft)
         draft.removal = frozenset()
-    draft.withdrawn = ()
-    _next_epoch(draft)
+    _follow(draft, epoch, keep=False)
     if draft.removal is not None:
         _remove(draft, Side.VEHICLE)
 

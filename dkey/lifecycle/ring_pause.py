@@ -156,7 +156,7 @@ def suspend_account(draft: Draft, account: str, cause: HoldCause) -> None:
     share = draft.share_of(account)
     if share is None:
         raise PolicyRefusal(RefusalCode.KEY_UNKNOWN, f"{account} holds no key of this vehicle")
-    below = draft.beneath(share) if cascades else ()
+    below = draft.beneath(share) if cascades else draft.signed_by(share)
     draft.hold_shares((share, *below), held)
 
 

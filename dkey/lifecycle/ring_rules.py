@@ -74,6 +74,7 @@ def _right(
 RIGHTS: Final[tuple[Right, ...]] = (
     _right("ChangeOwner", Who.OWNER, _NONE, "S127", standing=True),
     _right("ChangeOwner", Who.AUTHORITY, _NONE, "S50"),
+    _right("BeginEpoch", Who.VEHICLE, _NONE, "S127, S70"),
     _right("EndOwner", Who.OWNER, _NONE, "S58"),
     _right("EndOwner", Who.AUTHORITY, _NONE, "S50, S52, S59"),
     _right("Unpair", Who.OWNER, _NONE, "S61"),

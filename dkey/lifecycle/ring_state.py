@@ -32,7 +32,8 @@ __all__ = [
 ]
 
 PHONE_CAUSES: Final = frozenset({HoldCause.PHONE_UNSUPPORTED, HoldCause.PHONE_BLOCKED})
-"""Restrictions of a phone, not of a contract: they bind the holder's own keys and cards only."""
+"""Restrictions of a phone, not of a contract: they bind the holder's keys and cards, and what an
+actual user's phone signed."""
 
 
 class ShareState(StrEnum):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dkey.errors import PolicyRefusal, RefusalCode, WireError
 from dkey.lifecycle.claims import Issuer, WithdrawalClaims, key_ref
-from dkey.lifecycle.commands import Party, Side
+from dkey.lifecycle.commands import Party, PartyKind, Side
 from dkey.lifecycle.flags import CardFollowsPhone, Flags
 from dkey.lifecycle.plain import CLAUSE, from_plain, to_plain
 from dkey.lifecycle.ring_state import (
@@ -32,7 +32,7 @@ from dkey.lifecycle.roles import Permission, Role
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Ring", "suspends_all"]
+__all__ = ["Ring", "is_corporate", "suspends_all"]
 
 VERSION: Final = 1
 _ENDED_AS: Final = {
@@ -50,7 +50,7 @@ class Ring:
     Attributes:
         vehicle: Vehicle identifier, 16 bytes.
         flags: The choices of this deployment.
-        epoch: Owner epoch: raised by a change of owner and by a factory reset.
+        epoch: Owner epoch of the vehicle, by its own word; a list counts in that epoch only.
         told_epoch: Owner epoch that the vehicle itself stated last.
         clock_s: Latest time seen; time never goes back here.
         owner: None while nobody is linked.
@@ -209,6 +209,7 @@ class Ring:
             suspended=tuple(sorted(self._suspended())),
             all_suspended=self.all_suspended,
             immobilised=self.immobilised and issuer is Issuer.AUTHORITY,
+            corporate=self.corporate and issuer is Issuer.AUTHORITY,
         )
 
     def _suspended(self) -> Iterator[bytes]:
@@ -226,6 +227,11 @@ class Ring:
     def all_suspended(self) -> bool:
         """Whether the list suspends every key and card."""
         return suspends_all(self.flags, self.owner, self.pause, self.owner_holds)
+
+    @property
+    def corporate(self) -> bool:
+        """Whether the authority's list says that the owner is a corporation."""
+        return is_corporate(self.owner)
 
     def keys(self, viewer: str | None = None) -> tuple[KeyView, ...]:
         """Return the keys for display, pending ones and bookings included (S115).
@@ -307,6 +313,11 @@ class Ring:
         if not isinstance(value, list) or len(value) != 2 or value[0] != VERSION:
             raise WireError("not a ring of a version that is known", clause=CLAUSE)
         return from_plain(cls, value[1])
+
+
+def is_corporate(owner: Party | None) -> bool:
+    """Return whether an owner is a corporation, which alone has an actual user (S40)."""
+    return owner is not None and owner.kind is PartyKind.CORPORATE
 
 
 def suspends_all(

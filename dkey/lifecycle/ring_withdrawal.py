@@ -140,13 +140,17 @@ def lift_veto(draft: Draft, command: LiftVeto) -> None:
 
 
 def report_lost(draft: Draft, command: ReportLost) -> None:
-    """Suspend a lost phone or card; the cards of a phone's holder with it (S60, S22, C5)."""
+    """Suspend a lost phone or card; the cards of a phone's holder with it (S60, S22, C5).
+
+    With an actual user's phone whom it let in: the vehicle lets nobody open by a suspended signer's
+    word, whatever suspends it (S90, C4).
+    """
     role, share, card = draft.find(command.item)
     authorise(draft, command, role, share)
     _check_living(share, card)
     held = Held(kind=HoldKind.LOST, who=command.actor, on=command.item.hex())
     if share is not None:
-        draft.hold_shares((share,), held)
+        draft.hold_shares((share, *draft.signed_by(share)), held)
     elif card is not None:
         draft.hold_cards((card,), held)
     else:

@@ -47,6 +47,8 @@ def _check(values: Mapping[str, Any]) -> None:
         raise ValueError(f"it has over {MAX_WITHDRAWN} references")
     if values["immobilised"] and values["issuer"] is not Issuer.AUTHORITY:
         raise ValueError("only the authority immobilises")
+    if values["corporate"] and values["issuer"] is not Issuer.AUTHORITY:
+        raise ValueError("only the authority says that an owner is a corporation")
 
 
 _REFERENCES: Final = many(octets(16), MAX_WITHDRAWN)
@@ -65,6 +67,7 @@ WITHDRAWAL: Final = Statement(
             "suspended": _REFERENCES,
             "all_suspended": FLAG,
             "immobilised": FLAG,
+            "corporate": FLAG,
         }
     ),
     check=_check,

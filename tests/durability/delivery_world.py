@@ -59,7 +59,7 @@ class World:
         self.owner = Phone("owner", vehicle, entropy)
         vehicle.enrol("owner", self.owner.public_key, Role.OWNER, Permission.ENTRY_AND_START)
         self.desk = Desk(vehicle, signer_of(self.owner))
-        self.desk.provide()
+        self.desk.corporate()
         self.user, self.friend, self.heir = (
             Phone(name, vehicle, entropy) for name in ("user", "friend", "heir")
         )

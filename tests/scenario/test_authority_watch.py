@@ -25,11 +25,13 @@ from dkey.lifecycle.commands import (
     Suspend,
 )
 from dkey.lifecycle.roles import CredentialState, Permission, Role
+from dkey.lifecycle.withdrawal import read_withdrawal
 from dkey.testing import SeededEntropy
 from firmware_mock import authority_watch
 from firmware_mock.authority_watch import AuthorityWatch
 from firmware_mock.garage import create_vehicle
 from firmware_mock.owner_desk import OwnerDesk
+from firmware_mock.owner_epoch import unpair_owner
 from firmware_mock.process import Settings, VehicleProcess
 from firmware_mock.stage import Phone
 from tests.scenario.sharing import Desk, carry, refusals, signer_of
@@ -163,6 +165,28 @@ async def test_an_erased_vehicle_is_half_removed_until_the_account_side_is_clear
     assert (await scene.handle(heir)).action is not None
     assert await both.watch.once()
     assert both.vehicle.keys.book.admissions.epoch == 2
+
+
+async def test_each_erasure_is_told_with_the_epoch_that_began_with_it(scene, both):
+    both.road.away = True
+    await both.watch.once()
+    desk = OwnerDesk(scene.vehicle)
+    desk.factory_reset()
+    desk.factory_reset()
+    assert [command.epoch for _, command in both.watch._waiting()] == [2, 3]
+    both.road.away = False
+    await both.watch.once()
+    raw = both.road.withdrawal_list(both.group, AUTHORITY)
+    assert read_withdrawal(raw).epoch == both.vehicle.keys.book.admissions.epoch == 3
+
+
+async def test_an_owner_s_other_phone_begins_an_epoch_at_both_sides(scene, both):
+    await both.watch.once()
+    unpair_owner(scene.vehicle, same_person=True)
+    await both.watch.once()
+    raw = both.road.withdrawal_list(both.group, AUTHORITY)
+    assert read_withdrawal(raw).epoch == both.vehicle.keys.book.admissions.epoch == 2
+    assert refusals(scene.vehicle, "LIST_REFUSED") == []
 
 
 async def test_a_list_that_is_refused_is_noted_once(scene, both):

@@ -108,6 +108,7 @@ async def test_a_key_revoked_at_the_head_unit_never_comes_back(scene, desk, menu
 
 
 async def test_an_actual_user_withdraws_the_keys_below_and_no_other(scene, desk, menu):
+    desk.corporate()
     user = Phone("user", scene.vehicle, scene.entropy)
     await scene.handle(carry(user, desk.user_attest(user)))
     friend = await admitted(scene, desk)

@@ -103,12 +103,33 @@ async def test_the_fourth_friend_finds_no_place(scene, desk):
 
 
 async def test_an_actual_user_and_a_friend_of_theirs_come_in_by_a_chain(scene, desk):
+    desk.corporate()
     user, friend = friend_of(scene, "user"), friend_of(scene)
     mine = desk.user_attest(user)
     carry(friend, mine, desk.attest(friend, signer=signer_of(user)))
     assert (await scene.handle(friend)).action is Action.UNLOCK
     carry(user, mine)
     assert (await scene.handle(user)).action is Action.LOCK
+
+
+async def test_a_person_s_phone_makes_no_actual_user_beside_three_shares(scene, desk):
+    for slot in (1, 2, 3):
+        await admitted(scene, desk, f"friend {slot}", slot)
+    desk.provide()
+    user = friend_of(scene, "user")
+    for says, code in ((None, RefusalCode.NOT_SYNCED), (1, RefusalCode.NOT_AUTHORISED)):
+        news = None if says is None else desk.list(says, issuer=Issuer.AUTHORITY)
+        carry(user, desk.user_attest(user), authority_list=news)
+        assert (await scene.handle(user)).code is RefusalCode.KEY_UNKNOWN
+        assert refusals(scene.vehicle)[-1] is code
+
+
+async def test_the_list_that_says_corporation_may_come_with_the_actual_user(scene, desk):
+    desk.provide()
+    user = friend_of(scene, "user")
+    news = desk.list(1, issuer=Issuer.AUTHORITY, corporate=True)
+    carry(user, desk.user_attest(user), authority_list=news)
+    assert (await scene.handle(user)).action is Action.UNLOCK
 
 
 # --- permissions and windows ---------------------------------------------------------------------
@@ -240,16 +261,17 @@ async def test_a_lost_owners_phone_lets_nobody_in(scene, desk):
 
 
 async def test_the_actual_users_friend_falls_with_the_actual_user_and_the_owner_stays(scene, desk):
+    desk.corporate()
     user, friend = friend_of(scene, "user"), friend_of(scene)
     mine = desk.user_attest(user)
     carry(friend, mine, desk.attest(friend, signer=signer_of(user)))
     await scene.handle(friend)
     await scene.handle(carry(user, mine))
     take = scene.vehicle.share_desk.take_list
-    take(desk.list(1, issuer=Issuer.AUTHORITY, suspended=(desk.share_id("user"),)))
+    take(desk.list(2, issuer=Issuer.AUTHORITY, suspended=(desk.share_id("user"),)))
     assert (await scene.handle(friend)).code is RefusalCode.KEY_SUSPENDED
     assert (await scene.handle(scene.owner)).action is not None
-    take(desk.list(2, issuer=Issuer.AUTHORITY, revoked=(desk.share_id("user"),)))
+    take(desk.list(3, issuer=Issuer.AUTHORITY, revoked=(desk.share_id("user"),)))
     assert (await scene.handle(user)).code is RefusalCode.KEY_REVOKED
     assert (await scene.handle(friend)).code is RefusalCode.KEY_REVOKED
     assert (await scene.handle(scene.owner)).action is not None

@@ -24,9 +24,9 @@ class Town:
     def __init__(self, scene):
         self.scene, self.vehicle, self.owner = scene, scene.vehicle, scene.owner
         self.desk = Desk(scene.vehicle, signer_of(scene.owner))
-        self.desk.provide()
+        self.desk.corporate()
         self.menu = HeadUnit(scene.vehicle, OwnerDesk(scene.vehicle))
-        self.number = 0
+        self.number = 1
 
     async def begin(self):
         desk, scene = self.desk, self.scene

@@ -259,10 +259,18 @@ def test_a_closed_account_opens_nothing_and_its_name_stays_taken(file, accounts)
     assert refused.value.code is RefusalCode.ALREADY_LINKED
 
 
-@pytest.mark.parametrize("name", ["", "ann", "ANN@example.org", "x@person.invalid", "a b@c"])
+@pytest.mark.parametrize("name", ["", "ann", "\u00e4nn@example.org", "x@person.invalid", "a b@c"])
 def test_what_is_no_account_id_is_refused(file, accounts, name):
     with pytest.raises(LocalFault):
         join(file, accounts, name)
+
+
+def test_another_spelling_is_the_same_account(file, accounts):
+    person = join(file, accounts)
+    assert accounts.person("ANN@Example.org") == person
+    with pytest.raises(PolicyRefusal) as refused:
+        join(file, accounts, "Ann@example.org")
+    assert refused.value.code is RefusalCode.ALREADY_LINKED
 
 
 def test_an_erased_account_is_nowhere_in_the_file(file, accounts, path):
