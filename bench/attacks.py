@@ -125,6 +125,7 @@ def main() -> int:
     parser.add_argument("--part", choices=("catalogue", "uwb"), help="only this part")
     parser.add_argument("--frames", type=int, default=3000, help="of each power, at chip level")
     parser.add_argument("--decisions", type=int, default=100_000, help="of each UWB row")
+    parser.add_argument("--walks", type=int, default=60, help="to the door, for each UWB row")
     parser.add_argument("--seed", type=int, default=1, help="of the UWB table")
     parser.add_argument("--quick", action="store_true", help="5 seeds, 2000 decisions, 150 frames")
     options = parser.parse_args()
@@ -142,7 +143,7 @@ def main() -> int:
         if not options.json:
             table(results)
     if options.part != "catalogue" and not options.case:
-        sizes = Sizes(frames=options.frames, decisions=options.decisions)
+        sizes = Sizes(frames=options.frames, decisions=options.decisions, walks=options.walks)
         if options.quick:
             sizes = Sizes(frames=150, decisions=2000, walks=6)
         rows = uwb_rows(sizes, options.seed)

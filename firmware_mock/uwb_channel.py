@@ -53,7 +53,7 @@ LIGHT_M_S: Final = 299_792_458.0
 TICK_S: Final = 1 / (499.2e6 * 128)
 """Resolution of a time stamp, 15.65 ps (IEEE 802.15.4 ranging counter)."""
 
-_CHUNK: Final = 1024
+_CHUNK: Final = 1536
 """Rounds worked on at a time, so that all their arrays stay in the processor's cache."""
 
 

@@ -123,7 +123,7 @@ def _above(
         _way(axes, moments, at)
         x, y = moments[0].people[at].at_m
         axes.annotate(
-            person.name, (x, y), xytext=(8, -3), textcoords="offset points", fontsize=9, color=_INK
+            person.name, (x, y), xytext=(0, 9), textcoords="offset points", fontsize=9, color=_INK
         )
     for number, moment, decided in shown:
         at = next((n for n, one in enumerate(moment.people) if one.name == decided.who), 0)
