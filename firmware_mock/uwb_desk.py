@@ -333,6 +333,7 @@ class UwbDesk:
             trust=phone.tracker.trust(now_s) if consent else _LOCATED,
             standard=phone.peer.standard,
             consent=consent,
+            able=grant is None or self.vehicle.offers(Feature.PROXIMITY_LOCK, grant.credential_id),
         )
         if (presence.zone.zone, presence.trust.level) != (phone.zone, phone.level):
             phone.zone, phone.level = presence.zone.zone, presence.trust.level

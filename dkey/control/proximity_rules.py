@@ -40,6 +40,7 @@ class KeyPresence:
         trust: What the trust gate thinks of that, as of now.
         standard: Whether a standard transaction was run in this session.
         consent: Whether its holder consents to being located (S148).
+        able: Whether the device said at its enrolment that it is able to this (S17, S21).
     """
 
     grant: Grant | None
@@ -47,6 +48,7 @@ class KeyPresence:
     trust: Trust = field(default_factory=lambda: Trust(level=TrustLevel.DOUBTFUL))
     standard: bool = False
     consent: bool = False
+    able: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +73,8 @@ _COMMON: Final[tuple[Rule[ProximityCase], ...]] = (
     Rule(
         code=RefusalCode.FEATURE_NOT_SUPPORTED,
         source="S16, S17",
-        text="this vehicle works by touch only",
-        holds=lambda case: not case.supported,
+        text="this vehicle, or this device, works by touch only",
+        holds=lambda case: case.supported is not True or case.key.able is not True,
     ),
     Rule(
         code=RefusalCode.KEY_UNKNOWN,

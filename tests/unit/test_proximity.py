@@ -151,6 +151,13 @@ def test_a_touch_only_vehicle_has_no_proximity():
     assert start(key(Zone.CABIN), settings=off).code is Code.FEATURE_NOT_SUPPORTED
 
 
+def test_a_device_that_said_it_has_no_uwb_has_no_proximity():
+    here = replace(key(Zone.DOOR_DRIVER), able=False)
+    assert handle(here).code is Code.FEATURE_NOT_SUPPORTED
+    inside = replace(key(Zone.CABIN), able=False)
+    assert start(inside).code is Code.FEATURE_NOT_SUPPORTED
+
+
 @pytest.mark.parametrize(
     "moving",
     [{"speed_kmh": 3.0}, {"speed_kmh": None}, {"ignition_on": True, "gear_in_park": False}],
