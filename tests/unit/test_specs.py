@@ -372,7 +372,13 @@ def documented_events(section: str) -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("section", "files"),
     [
-        ("12", ("firmware_mock/process.py", "firmware_mock/*_desk.py", "firmware_mock/*_watch.py")),
+        (
+            "12",
+            (
+                *("firmware_mock/process.py", "firmware_mock/ble_phone.py"),
+                *("firmware_mock/*_desk.py", "firmware_mock/*_watch.py"),
+            ),
+        ),
         ("14", ("dkey/agent/*.py", "dkey/cli/agent*.py")),
     ],
 )
