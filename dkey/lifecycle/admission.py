@@ -20,7 +20,7 @@ from dkey.lifecycle.admission_checks import (
     check_reference,
     issuer_of,
 )
-from dkey.lifecycle.admission_state import Admitted, Taken, Verdict
+from dkey.lifecycle.admission_state import Admitted, Taken, Verdict, with_corporate
 from dkey.lifecycle.claims import NO_SLOT, Issuer, KeyClaims, WithdrawalClaims, key_ref
 from dkey.lifecycle.flags import Flags
 from dkey.lifecycle.plain import CLAUSE, from_plain, to_plain
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Admissions", "Admitted", "Taken", "Verdict"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 _X: Final = slice(1, 33)
 
 
@@ -440,6 +440,6 @@ class Admissions:
         Raises:
             WireError: Not exactly such a value.
         """
-        if not isinstance(value, list) or len(value) != 2 or value[0] != VERSION:
+        if not isinstance(value, list) or len(value) != 2 or value[0] not in (1, VERSION):
             raise WireError("not admissions of a version that is known", clause=CLAUSE)
-        return from_plain(cls, value[1])
+        return from_plain(cls, value[1] if value[0] == VERSION else with_corporate(value[1]))
