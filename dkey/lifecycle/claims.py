@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,7 @@ class Issuer(StrEnum):
     """The authority's key, which the vehicle was given when it was made."""
 
 
+@lru_cache(maxsize=1024)
 def key_ref(x: bytes) -> bytes:
     """Return the 16-byte reference of an enrolled key or card: SHA-256(x-coordinate)[:16].
 
