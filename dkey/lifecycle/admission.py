@@ -194,7 +194,7 @@ class Admissions:
         if same:
             return after
         check_may_issue(self, chain, issuer)
-        check_corporate(self, chain, issuer)
+        self._check_corporate(chain, issuer)
         check_reference(self, claims.share_id, x)
         self._check_binding(known, claims, x, now_s)
         former = self._place(claims, now_s)
@@ -258,6 +258,9 @@ class Admissions:
         own = chain if self.flags.cascade_automatic else chain[-1:]
         if any(self.suspended(each.share_id) for each in own):
             raise PolicyRefusal(RefusalCode.KEY_SUSPENDED, "this share is suspended")
+
+    def _check_corporate(self, chain: tuple[KeyClaims, ...], issuer: Issuer) -> None:
+        check_corporate(self, chain, issuer)
 
     def _check_binding(
         self, known: Admitted | None, claims: KeyClaims, x: bytes, now_s: int
