@@ -122,7 +122,7 @@ class _Forgetful(Admissions):
 class _LastWord(Admissions):
     __slots__ = ()
 
-    def _suspended(self, item: bytes) -> bool:
+    def suspended(self, item: bytes) -> bool:
         last = self.taken[-1:]
         return any(each.all_suspended or item in each.suspended for each in last)
 
