@@ -161,6 +161,7 @@ def _owning(full: Ring) -> Kinds:
     yield "Found", Ring(vehicle=b"V" * 16, flags=FLAGS), found
     heir = c.Party(account="heir@example.org", kind=c.PartyKind.CORPORATE)
     yield "ChangeOwner", full, c.ChangeOwner(actor=OWNER, owner=heir, key_x=b"h" * 32)
+    yield "BeginEpoch", full, c.BeginEpoch(actor=c.VEHICLE)
     end = c.EndOwner(actor=OWNER, reason=c.EndReason.TERMINATED)
     yield "EndOwner", full, end
     yield "Cleared", _after(full, end), c.Cleared(actor=c.VEHICLE, side=c.Side.VEHICLE)

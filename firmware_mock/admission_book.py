@@ -7,11 +7,11 @@ compared with the tables; a difference refuses to open (specs/lifecycle.md §8).
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from dkey.codec import cbor
-from dkey.errors import StoreError
+from dkey.errors import DkeyError, StoreError
 from dkey.lifecycle.admission import Admissions
 from dkey.lifecycle.claims import Issuer
 from dkey.lifecycle.flags import Flags
@@ -146,10 +146,18 @@ class AdmissionBook:
         """Take over entries that another process committed."""
         if self._store.ledger.head.seq == self._seq:
             return
-        for entry in self._store.ledger.entries(after_seq=self._seq):
+        for entry in self._store.ledger.replayable(after_seq=self._seq):
             self.state = replayed(self.state, entry)
             self._seq = entry.seq
             self._since_snapshot += 1
+
+    def save(self) -> None:
+        """Keep the state, from which a program with other rules can go on (specs/storage.md §7)."""
+        with suppress(DkeyError):  # nothing is lost: the entries say the same
+            if not self._store.file.closed and self._store.ledger.unsaved:
+                with self._store.transaction():
+                    self.catch_up()
+                    self._store.ledger.snapshot(self.state.to_bytes())
 
     def _project(self, writes: Transaction, state: AdmissionState) -> None:
         """Bring credentials, persistent keys and places in line with the state."""

@@ -140,7 +140,8 @@ class Vehicle:
         return self.card_desk.window
 
     def close(self) -> None:
-        """Close the store. May be called twice."""
+        """Keep the state and close the store. May be called twice."""
+        self.keys.book.save()
         self.store.close()
 
     # --- credentials ------------------------------------------------------------------------

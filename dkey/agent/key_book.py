@@ -6,7 +6,7 @@ processes may use one store: a change reads first what the others committed, ins
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from dkey.access.delivery import BODY_AT, RECEIPT_AT, mailbox_of
@@ -19,7 +19,7 @@ from dkey.agent.key_records import (
     fold,
 )
 from dkey.codec import cbor
-from dkey.errors import LocalFault, PolicyRefusal, RefusalCode
+from dkey.errors import DkeyError, LocalFault, PolicyRefusal, RefusalCode
 from dkey.lifecycle.account import account_form
 from dkey.lifecycle.claims import Issuer
 from dkey.lifecycle.command_codec import encode
@@ -166,7 +166,7 @@ class KeyBook:
     @property
     def state(self) -> BookState:
         """What all processes committed so far."""
-        for each in self._store.ledger.entries(after_seq=self._seq):
+        for each in self._store.ledger.replayable(after_seq=self._seq):
             self._take(each)
         return self._state
 
@@ -189,6 +189,13 @@ class KeyBook:
             if change.seq // _SNAPSHOT_EVERY != began // _SNAPSHOT_EVERY:
                 self._store.ledger.snapshot(change.state.to_bytes())
         self._state, self._seq = change.state, change.seq
+
+    def save(self) -> None:
+        """Keep the state, from which a program with other rules can go on (specs/storage.md §7)."""
+        with suppress(DkeyError):  # nothing is lost: the entries say the same
+            if not self._store.file.closed and self._store.ledger.unsaved:
+                with self._store.file.transaction():
+                    self._store.ledger.snapshot(self.state.to_bytes())
 
     def book(self, vehicle: bytes) -> VehicleBook:
         """Return the keys of a vehicle; those of an owner begin at the first question.

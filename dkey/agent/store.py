@@ -136,6 +136,12 @@ class AgentStore(LedgerStore):
             raise
         return store
 
+    def close(self) -> None:
+        """Keep the state of the keys and release the file. May be called twice."""
+        if self._keys is not None:
+            self._keys.save()
+        super().close()
+
     @property
     def keys(self) -> KeyBook:
         """What is shared, withdrawn and carried."""

@@ -8,12 +8,13 @@ taken in, ``[vehicle, flags]``, in deterministic CBOR. A snapshot of all rings e
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from dkey.authority.folder import SIGNING_KEY
 from dkey.codec import cbor
-from dkey.errors import PolicyRefusal, StoreError, WireError
+from dkey.errors import DkeyError, PolicyRefusal, StoreError, WireError
 from dkey.lifecycle.claims import Issuer, WithdrawalClaims
 from dkey.lifecycle.command_codec import decode, encode
 from dkey.lifecycle.flags import Flags
@@ -79,6 +80,13 @@ class Rings:
     def head(self) -> int:
         """Number of the last ledger entry."""
         return self._ledger.head.seq
+
+    def save(self) -> None:
+        """Keep the state, from which a program with other rules can go on (specs/storage.md §7)."""
+        with suppress(DkeyError):  # nothing is lost: the entries say the same
+            if not self._file.closed and self._ledger.unsaved:
+                with self._file.transaction():
+                    self._ledger.snapshot(_pack(self._rings))
 
     def take_in(self, vehicle: bytes, flags: Flags) -> Step:
         """Begin the ring of a vehicle, inside an open transaction."""

@@ -65,7 +65,8 @@ class Authority(TelematicDesk):
         return cls(open_folder(folder, entropy=source), entropy=source, clock=clock, port=port)
 
     def close(self) -> None:
-        """Release the store; may be called twice."""
+        """Keep the state and release the store; may be called twice."""
+        self._rings.save()
         self._folder.close()
 
     def __enter__(self) -> Self:

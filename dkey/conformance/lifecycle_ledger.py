@@ -24,7 +24,7 @@ from dkey.conformance.lifecycle_state import (
 )
 from dkey.errors import PolicyRefusal, RefusalCode
 from dkey.lifecycle import commands as c
-from dkey.lifecycle.claims import KeyClaims, WithdrawalClaims, holder_ref
+from dkey.lifecycle.claims import NO_SLOT, KeyClaims, WithdrawalClaims, holder_ref
 from dkey.lifecycle.flags import CascadeScope
 from dkey.lifecycle.ring import Ring, apply
 from dkey.lifecycle.ring_effects import KeyEnded, KeyHeld
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "cards",
     "command",
+    "forgeries",
     "handover",
     "holds",
     "invitations",
@@ -395,6 +396,34 @@ def vetoes(scene: Scene, state: State) -> Steps:
         else:
             wanted.append((f"the owner vetoes {name}", c.Veto(actor=owner, account=mail(name))))
     yield from _commands(scene, state, iter(wanted))
+
+
+def forgeries(scene: Scene, state: State) -> Steps:
+    """Yield an actual user whom the modified phone of a person who owns the vehicle makes up."""
+    signer, item = state.car.owner_x, share_id(USER, 1)
+    made_up = any(isinstance(each, tuple) and each[-1].share_id == item for each in state.papers)
+    if scene.world.corporate or signer is None or made_up:
+        return
+    user = KeyClaims(
+        vehicle=VEHICLE,
+        epoch=state.car.epoch,
+        slot=NO_SLOT,
+        share_id=item,
+        holder=holder_ref(VEHICLE, mail(USER)),
+        public_key=b"\4" + key_of(USER) + bytes(32),
+        role=Role.ACTUAL_USER,
+        permission=Permission.ENTRY_AND_START,
+        not_before_s=0,
+        not_after_s=LONG_S,
+        reshare=True,
+        list_number=0,
+        issued_s=state.now_s,
+        signer=signer,
+    )
+    yield (
+        "the owner's phone makes up an actual user",
+        replace(state, papers=(*state.papers, (user,))),
+    )
 
 
 def handover(scene: Scene, state: State) -> Steps:

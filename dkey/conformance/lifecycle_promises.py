@@ -19,7 +19,15 @@ _OWNER_ACCOUNTS: Final = frozenset(mail(each) for each in OWNERS)
 
 def broken(state: State) -> str | None:
     """Return the promise that does not hold in this state."""
-    return _places(state) or _family(state) or _refused(state) or _confirmed(state)
+    return (
+        _epochs(state) or _places(state) or _family(state) or _refused(state) or _confirmed(state)
+    )
+
+
+def _epochs(state: State) -> str | None:
+    if state.ring.epoch > state.car.epoch:
+        return "the lists are of an epoch that the vehicle has not begun"
+    return None
 
 
 def _places(state: State) -> str | None:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dkey.lifecycle.admission_state import Admitted, Taken
-    from dkey.lifecycle.claims import KeyClaims
+    from dkey.lifecycle.claims import Issuer, KeyClaims
     from dkey.lifecycle.ring_state import Ended, Held, Share
+    from dkey.lifecycle.ring_value import Ring
 
 __all__ = ["WEAKENED"]
 
@@ -58,6 +59,20 @@ class _LiftsAll(Draft):
     def lift(self, wanted: Callable[[Held], bool]) -> bool:
         pause = self.pause is None
         return super().lift(lambda held: pause or wanted(held) or held.kind is HoldKind.PAUSE)
+
+
+class _AheadOfTheVehicle(Draft):
+    def done(self) -> Ring:
+        before = self._before
+        self.epoch += before.owner is not None and self.owner not in (None, before.owner)
+        return super().done()
+
+
+class _AnybodyIsCorporate(Admissions):
+    __slots__ = ()
+
+    def _check_corporate(self, chain: tuple[KeyClaims, ...], issuer: Issuer) -> None:
+        """Let in an actual user of any owner."""
 
 
 class _SharedSlots(Admissions):
@@ -107,7 +122,7 @@ class _Forgetful(Admissions):
 class _LastWord(Admissions):
     __slots__ = ()
 
-    def _suspended(self, item: bytes) -> bool:
+    def suspended(self, item: bytes) -> bool:
         last = self.taken[-1:]
         return any(each.all_suspended or item in each.suspended for each in last)
 
@@ -139,6 +154,11 @@ WEAKENED: Final[Mapping[str, tuple[str, Policy]]] = MappingProxyType(
             "owner-signs",
             Policy(admissions=_LastWord),
         ),
+        "a change of owner begins an epoch by itself": (
+            "handover",
+            Policy(draft=_AheadOfTheVehicle),
+        ),
+        "a person has an actual user": ("owner-signs", Policy(admissions=_AnybodyIsCorporate)),
         "a veto leaves the key": ("vetoes", Policy(draft=_VetoesOnPaper)),
         "a change of owner leaves keys behind": ("handover", Policy(admissions=_KeepsAll)),
     }

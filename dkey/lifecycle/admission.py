@@ -20,7 +20,7 @@ from dkey.lifecycle.admission_checks import (
     check_reference,
     issuer_of,
 )
-from dkey.lifecycle.admission_state import Admitted, Taken, Verdict
+from dkey.lifecycle.admission_state import Admitted, Taken, Verdict, with_corporate
 from dkey.lifecycle.claims import NO_SLOT, Issuer, KeyClaims, WithdrawalClaims, key_ref
 from dkey.lifecycle.flags import Flags
 from dkey.lifecycle.plain import CLAUSE, from_plain, to_plain
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Admissions", "Admitted", "Taken", "Verdict"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 _X: Final = slice(1, 33)
 
 
@@ -194,7 +194,7 @@ class Admissions:
         if same:
             return after
         check_may_issue(self, chain, issuer)
-        check_corporate(self, chain, issuer)
+        self._check_corporate(chain, issuer)
         check_reference(self, claims.share_id, x)
         self._check_binding(known, claims, x, now_s)
         former = self._place(claims, now_s)
@@ -258,6 +258,9 @@ class Admissions:
         own = chain if self.flags.cascade_automatic else chain[-1:]
         if any(self.suspended(each.share_id) for each in own):
             raise PolicyRefusal(RefusalCode.KEY_SUSPENDED, "this share is suspended")
+
+    def _check_corporate(self, chain: tuple[KeyClaims, ...], issuer: Issuer) -> None:
+        check_corporate(self, chain, issuer)
 
     def _check_binding(
         self, known: Admitted | None, claims: KeyClaims, x: bytes, now_s: int
@@ -440,6 +443,6 @@ class Admissions:
         Raises:
             WireError: Not exactly such a value.
         """
-        if not isinstance(value, list) or len(value) != 2 or value[0] != VERSION:
+        if not isinstance(value, list) or len(value) != 2 or value[0] not in (1, VERSION):
             raise WireError("not admissions of a version that is known", clause=CLAUSE)
-        return from_plain(cls, value[1])
+        return from_plain(cls, value[1] if value[0] == VERSION else with_corporate(value[1]))

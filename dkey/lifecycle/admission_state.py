@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from dkey.errors import RefusalCode  # noqa: TC001 - read by from_plain
 from dkey.lifecycle.claims import Issuer, KeyClaims  # noqa: TC001 - read by from_plain
@@ -12,7 +12,21 @@ from dkey.lifecycle.roles import Permission, Role  # noqa: TC001 - read by from_
 if TYPE_CHECKING:
     from dkey.lifecycle.claims import WithdrawalClaims
 
-__all__ = ["Admitted", "Taken", "Verdict"]
+__all__ = ["Admitted", "Taken", "Verdict", "with_corporate"]
+_TAKEN: Final = 7
+"""Place of what was taken, in the plain form of admissions of version 1."""
+
+
+def with_corporate(plain: Any) -> Any:
+    """Return admissions of version 1, whose lists said nothing of corporations, as version 2."""
+    if not isinstance(plain, list) or not isinstance(plain[_TAKEN : _TAKEN + 1], list):
+        return plain
+    lists = [
+        [[*each, False] for each in taken if isinstance(each, list)]
+        for taken in plain[_TAKEN : _TAKEN + 1]
+        if isinstance(taken, list)
+    ]
+    return [*plain[:_TAKEN], *lists, *plain[_TAKEN + 1 :]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -147,6 +147,11 @@ class DurableFile:
             self._db = None
 
     @property
+    def closed(self) -> bool:
+        """Whether the file was released."""
+        return self._db is None
+
+    @property
     def settings(self) -> dict[str, str | int]:
         """What SQLite reports of the settings that durability rests on."""
         names = ("journal_mode", "synchronous", "foreign_keys", "user_version")

@@ -20,6 +20,7 @@ from dkey.crypto.secret import Secret
 from dkey.errors import LocalFault, StoreError, VaultError
 from dkey.lifecycle.durable import DurableFile, DurableStore
 from dkey.lifecycle.ledger_schema import BEFORE_FIRST, next_running
+from dkey.lifecycle.policy import RULES_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,7 @@ __all__ = ["Entry", "Head", "Ledger", "LedgerStore"]
 _ENTRY: Final = b"dkey.ledger/1 entry"
 _SNAPSHOT: Final = b"dkey.ledger/1 state"
 _ID: Final = 16
+_STAMP: Final = 2
 _KEPT_SNAPSHOTS: Final = 2
 _PAGE: Final = 1000
 """Entries read at a time: no more are in memory."""
@@ -45,11 +47,13 @@ class Entry:
         seq: Its number, from 1 without gaps.
         kind: What it is about; in clear in the file.
         body: What it says; sealed in the file.
+        rules: Version of the rules under which it was accepted; 0 before they had one.
     """
 
     seq: int
     kind: str
     body: bytes
+    rules: int = RULES_VERSION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +133,34 @@ class Ledger:
                     )
                 if running != next_running(head.digest, kind, sealed):
                     raise StoreError(f"entry {seq} of the ledger changed", hint=_RESTORE)
-                body = self._opened(sealed, self._place(_ENTRY, head, kind), f"entry {seq}")
+                said = self._opened(sealed, self._place(_ENTRY, head, kind), f"entry {seq}")
                 head = Head(seq=seq, digest=running)
-                yield Entry(seq=seq, kind=kind, body=body)
+                rules, body = _unstamped(said)
+                yield Entry(seq=seq, kind=kind, body=body, rules=rules)
+
+    def replayable(self, after_seq: int = 0) -> Iterator[Entry]:
+        """Yield entries as :meth:`entries`, to repeat what they did.
+
+        Raises:
+            StoreError: As there; or one was accepted under other rules than this program's, which
+                might refuse it now, or make something else of it.
+        """
+        for entry in self.entries(after_seq):
+            if entry.rules != RULES_VERSION:
+                raise StoreError(
+                    f"entry {entry.seq} of the ledger was accepted under rules {entry.rules},"
+                    f" and this program has rules {RULES_VERSION}",
+                    hint="open and close the store once with the program that wrote it: that keeps"
+                    " the state, which any later program goes on from",
+                )
+            yield entry
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether there are entries behind the newest snapshot."""
+        rows = self._file.rows("SELECT coalesce(max(seq), 0) FROM ledger_snapshot")
+        newest: int = rows[0][0]
+        return self.head.seq > newest
 
     def snapshot(self, body: bytes) -> None:
         """Keep the state as of the head, inside an open transaction; the last two stay.
@@ -154,13 +183,13 @@ class Ledger:
         """Return the newest snapshot, None without one, and the entries after it.
 
         Raises:
-            StoreError: It or one of them is damaged or does not open.
+            StoreError: It or one of them is damaged, does not open, or is of other rules.
         """
         rows = self._file.rows("SELECT seq, sealed FROM ledger_snapshot ORDER BY seq DESC LIMIT 1")
         if not rows:
-            return None, tuple(self.entries())
+            return None, tuple(self.replayable())
         ((seq, sealed),) = rows
-        return self._state(seq, sealed), tuple(self.entries(after_seq=seq))
+        return self._state(seq, sealed), tuple(self.replayable(after_seq=seq))
 
     def verify(self) -> None:
         """Check and open every entry and every snapshot.
@@ -179,7 +208,8 @@ class Ledger:
         Entries never leave, so a remembered head that is too old has one. Asking for the head each
         time would cost as much as sealing.
         """
-        sealed = self._seal.close(Secret(body), self._place(_ENTRY, head, kind))
+        stamped = RULES_VERSION.to_bytes(_STAMP, "big") + body
+        sealed = self._seal.close(Secret(stamped), self._place(_ENTRY, head, kind))
         new = Head(seq=head.seq + 1, digest=next_running(head.digest, kind, sealed))
         if self._file.write(_APPEND, new.seq, kind, sealed, new.digest) == 0:
             return False
@@ -239,6 +269,13 @@ class LedgerStore(DurableStore):
                 "this store was opened without its ledger", hint="open it with the key file"
             )
         return self._ledger
+
+
+def _unstamped(said: bytes) -> tuple[int, bytes]:
+    """Return the version of the rules, and the body; before rules had one no body began with 0."""
+    if said[:1] != b"\0" or len(said) < _STAMP:
+        return 0, said
+    return int.from_bytes(said[:_STAMP], "big"), said[_STAMP:]
 
 
 _NOTHING: Final = Head(seq=0, digest=BEFORE_FIRST)

@@ -52,6 +52,7 @@ __all__ = [
     "RELAY_REQUEST_MEMORY_S",
     "REMOTE_HOURS",
     "REMOTE_REPEAT_S",
+    "RULES_VERSION",
     "SMARTKEY_LOCK_COOLDOWN_S",
     "START_DWELL_S",
     "SUSPEND_NOTICE_DAYS",
@@ -81,6 +82,9 @@ MAX_ACCOUNT: Final = 254
 """Bytes of an account id, which has the form of an e-mail address (RFC 5321; S5)."""
 MAX_ENDED_SHARES: Final = 256
 """Shares that ended and are still shown, the newest ones (ours)."""
+RULES_VERSION: Final = 1
+"""Version of the rules that a ledger is repeated by; raised when an accepted entry could be refused
+now, or mean something else (ours; specs/storage.md §7.11)."""
 MAX_UNTOLD_EPOCHS: Final = 8
 """Owner epochs by which who pairs may be ahead of what the vehicle told the authority (ours)."""
 MAX_CHAIN: Final = 2

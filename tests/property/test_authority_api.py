@@ -117,6 +117,7 @@ KNOWN = {
     "market": ["KR", "RU"],
     "profile": ["DK1", "DK2", "mobikey-light", "none"],
     "advance_s": [0, 60, 86_400, 100 * 86_400],
+    "epoch": [None, None, 1, 2, 3, 2**32],
 }
 """Values that mean something to the authority, so that requests get past the form."""
 

@@ -34,6 +34,14 @@ EXPECTED = {
     "a restart forgets the lists": (4, ENDED),
     "a pending invitation takes no place": (4, "more than three shares live in the ledger"),
     "the other issuer's list lifts a suspension": (5, SUSPENDED),
+    "a change of owner begins an epoch by itself": (
+        1,
+        "the lists are of an epoch that the vehicle has not begun",
+    ),
+    "a person has an actual user": (
+        2,
+        "the vehicle let in a key that the ledger does not know",
+    ),
     "a veto leaves the key": (2, "a share outlives the veto against its holder"),
     "a change of owner leaves keys behind": (2, ENDED),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,11 @@ from dkey.authority.accounts import ENROLMENT, Purpose
 from dkey.crypto.entropy import SystemEntropy
 from dkey.lifecycle.claims import Issuer
 from dkey.lifecycle.commands import AUTHORITY, Activate, Found, Party, PartyKind
+<<<<<<< HEAD
 from dkey.lifecycle.withdrawal import read_withdrawal
+=======
+from firmware_mock.garage import open_vehicle
+>>>>>>> fixes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -281,11 +286,19 @@ def test_an_actual_user_is_held_by_the_owner_s_veto(world, owner, office):
 
 def _corporate(world: World, owner: Phone, office: Office) -> None:
     with AgentStore.open(owner.store, entropy=SystemEntropy()) as store:
-        key_x = store.vault.public(store.vehicles()[0].key).x
+        known = store.vehicles()[0]
+        key_x, epoch = store.vault.public(known.key).x, known.vehicle.owner_epoch
     party = Party(account=owner.account, kind=PartyKind.CORPORATE)
+<<<<<<< HEAD
     office.process.client.execute(
         office.vehicle, Found(actor=AUTHORITY, owner=party, key_x=key_x, epoch=1)
     )
+=======
+    found = Found(actor=AUTHORITY, owner=party, key_x=key_x, epoch=epoch)
+    office.process.client.execute(office.vehicle, found)
+    with closing(open_vehicle(world.folder / "car", entropy=SystemEntropy())) as vehicle:
+        vehicle.provide_authority(office.process.client.public_key)
+>>>>>>> fixes
 
 
 def _activate(share_id: str):

@@ -337,3 +337,25 @@ def test_a_peer_goes_forward_and_never_back(side):
             remember_peer(side.file, peer, PeerSeen(epoch=epoch, number=number))
         assert caught.value.code is RefusalCode.REPLAY
     assert peer_last_seen(side.file, peer) == PeerSeen(epoch=2, number=0)
+
+
+def test_an_entry_of_other_rules_is_not_repeated_and_says_so(path, monkeypatch):
+    with Side(path) as side:
+        side.append(b"one")
+    monkeypatch.setattr("dkey.lifecycle.ledger.RULES_VERSION", 2)
+    with pytest.raises(StoreError, match="accepted under rules 1, and this program has rules 2"):
+        Side(path, seed=2).__enter__()
+
+
+def test_a_snapshot_carries_the_state_to_other_rules(path, monkeypatch):
+    with Side(path) as side:
+        side.append(b"one")
+        assert side.ledger.unsaved
+        with side.file.transaction():
+            side.ledger.snapshot(b"state")
+        assert not side.ledger.unsaved
+    monkeypatch.setattr("dkey.lifecycle.ledger.RULES_VERSION", 2)
+    with Side(path, seed=2) as side:
+        assert side.ledger.restored() == (b"state", ())
+        side.append(b"two")
+        assert [each.rules for each in side.ledger.entries()] == [1, 2]

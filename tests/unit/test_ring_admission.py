@@ -287,7 +287,9 @@ def test_values_round_trip_and_damaged_ones_are_refused():
     for cls, value in ((Admissions, world.car), (Ring, world.ring)):
         plain = cbor.decode(cbor.encode(value.to_value()))
         assert cls.from_value(plain) == value
-        for damaged in (None, [], [2, plain[1]], [1, plain[1][:-1]], [1, [*plain[1], 0]], plain[1]):
+        version, parts = plain
+        shapes = [version + 1, parts], [version, parts[:-1]], [version, [*parts, 0]]
+        for damaged in (None, [], *shapes, parts):
             with pytest.raises(WireError):
                 cls.from_value(damaged)
 
@@ -332,3 +334,16 @@ def test_a_friend_who_is_invited_again_with_the_same_phone_opens_again():
     world.admit(world.claims("again", public_key=b"\4" + x_of("anna") + bytes(32)))
     assert world.verdict(x_of("anna")) is None
     assert world.verdict(share_id("anna")) is R.KEY_REVOKED
+
+
+def test_admissions_of_the_first_version_are_read_with_lists_that_know_no_corporation():
+    world = shared()
+    world.do(c.Suspend(actor=OWNER, item=share_id("anna")))
+    world.deliver()
+    version, plain = world.car.to_value()
+    assert version == 2
+    first = [*plain[:7], [each[:-1] for each in plain[7]], *plain[8:]]
+    assert Admissions.from_value([1, first]) == world.car
+    for damaged in ([1, plain], [1, first[:-1]], [1, None], [2, first], [3, plain]):
+        with pytest.raises(WireError):
+            Admissions.from_value(damaged)

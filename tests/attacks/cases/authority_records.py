@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,7 +74,11 @@ class Office:
         return Authority.open(self.path, create=True, entropy=self.entropy, clock=self.clock)
 
     def restart(self) -> None:
+        """Start anew from what is on the disk, as after a power cut."""
+        cut = self.path.with_name(f"{self.path.name}+")
+        shutil.copytree(self.path, cut)
         self.authority.close()
+        self.path = cut
         self.authority = self.open()
 
     def join(self, account: str) -> str:
