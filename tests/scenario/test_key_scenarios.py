@@ -18,11 +18,8 @@ from dkey.authority.accounts import ENROLMENT, Purpose
 from dkey.crypto.entropy import SystemEntropy
 from dkey.lifecycle.claims import Issuer
 from dkey.lifecycle.commands import AUTHORITY, Activate, Found, Party, PartyKind
-<<<<<<< HEAD
 from dkey.lifecycle.withdrawal import read_withdrawal
-=======
 from firmware_mock.garage import open_vehicle
->>>>>>> fixes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -289,16 +286,10 @@ def _corporate(world: World, owner: Phone, office: Office) -> None:
         known = store.vehicles()[0]
         key_x, epoch = store.vault.public(known.key).x, known.vehicle.owner_epoch
     party = Party(account=owner.account, kind=PartyKind.CORPORATE)
-<<<<<<< HEAD
-    office.process.client.execute(
-        office.vehicle, Found(actor=AUTHORITY, owner=party, key_x=key_x, epoch=1)
-    )
-=======
     found = Found(actor=AUTHORITY, owner=party, key_x=key_x, epoch=epoch)
     office.process.client.execute(office.vehicle, found)
     with closing(open_vehicle(world.folder / "car", entropy=SystemEntropy())) as vehicle:
         vehicle.provide_authority(office.process.client.public_key)
->>>>>>> fixes
 
 
 def _activate(share_id: str):
