@@ -114,13 +114,6 @@ class KeyList:
         """Return the reader at this position; its directory always holds the key list as it is."""
         return self._readers[position]
 
-    def now_s(self) -> int:
-        """Return the time that windows of validity are judged by, whole seconds since 1970.
-
-        What the owner signed counts as long as the owner; the rest of it never goes back.
-        """
-        return max(self.time.now_s(), self.book.admissions.owner_time_s)
-
     def sub_id(self, position: Position) -> bytes:
         """Return a reader's sub-identifier, 16 bytes."""
         return self._sub_ids[position]
@@ -173,6 +166,10 @@ class KeyList:
             return True
         last_s = self._standard.get(credential_id)
         return last_s is not None and self.now_s() - last_s <= FAST_MAX_AGE_DAYS * DAY_S
+
+    def now_s(self) -> int:
+        """Return the time that shared keys are held to: trusted, or signed by this owner."""
+        return max(self.time.now_s(), self.book.admissions.owner_time_s)
 
     def _timed(self, grant: Grant) -> Grant:
         window = self._windows.get(grant.credential_id)
@@ -281,8 +278,7 @@ class KeyList:
                 if credential_id in self._pending:
                     self._first_use(change, grant, position)
                 if credential_id in self._windows:
-                    now_s = self.now_s()
-                    share_rows.keep_standard_use(self.store.file, credential_id, now_s)
+                    share_rows.keep_standard_use(self.store.file, credential_id, self.now_s())
                 sealed = self._seal.close(kpersistent, _place(credential_id, sub_id))
                 writes.put_kpersistent(credential_id, sub_id, sealed)
             else:

@@ -275,8 +275,9 @@ def clock_set_back(seed: int) -> None:
     broken=[
         Broken(
             module="firmware_mock.key_list",
-            old="        return max(self.time.now_s(), self.book.admissions.owner_time_s)\n",
-            new="        return self.time.now_s()\n",
+            old="        with self.book.change() as change:\n            yield change\n"
+            "        self.time.seen(self.book.admissions.time_s)\n",
+            new="        with self.book.change() as change:\n            yield change\n",
             why="the time of a signature is not taken over",
         ),
     ],
