@@ -91,7 +91,6 @@ async def _play(entropy: Entropy) -> list[DemoStep]:
                 stack=stack,
                 seed=int.from_bytes(entropy.random(4), "big"),
                 channel=Channel.PROTOTYPE,
-                estimator=None,
             )
             await asyncio.sleep(0.1)
             story = _WalkStory(stage)

@@ -22,7 +22,6 @@ from dkey.errors import LinkError, LinkReason
 from dkey.lifecycle.features import DK2
 from dkey.lifecycle.roles import Permission, Role
 from dkey.link.base import Cap
-from dkey.ranging.kalman import KalmanFilter
 from dkey.ranging.layouts import shipped_layout
 from firmware_mock.ble_desk import BleDesk
 from firmware_mock.garage import create_vehicle
@@ -196,7 +195,7 @@ class ProximityStage:
         mode: What unlocks.
         channel: Between phones and anchors.
         features: What this kind of vehicle offers.
-        estimator: Makes the filter that follows one phone; None takes the quick one.
+        estimator: Makes the filter that follows one phone; None takes the desk's own.
     """
 
     def __init__(
@@ -230,7 +229,7 @@ class ProximityStage:
             self.layout,
             settings=ProximitySettings(mode=mode),
             report=self._report,
-            estimator=estimator or (lambda: KalmanFilter(self.layout)),
+            estimator=estimator,
         )
         self.desk.uwb = self.uwb
         self.air = UwbAir(car=Metal.of(self.layout), channel=channel, seed=seed)

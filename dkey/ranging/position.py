@@ -50,6 +50,16 @@ class Estimate:
         return -min((each for each in self.residuals_m if each is not None and each < 0), default=0)
 
     @property
+    def late_m(self) -> float:
+        """How far the least lengthened range is too long for the position; m, 0 or more.
+
+        Obstacles lengthen ranges, but not all of them by metres: then the device is elsewhere. 0
+        where fewer than three anchors measured.
+        """
+        measured = [each for each in self.residuals_m if each is not None]
+        return max(0.0, min(measured)) if len(measured) >= 3 else 0.0
+
+    @property
     def speed_m_s(self) -> float:
         """Speed over ground."""
         return hypot(self.vx_m_s, self.vy_m_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import hypot
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dkey.ranging.layout import Zone
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from dkey.ranging.layout import Layout, Polygon
     from dkey.ranging.position import Estimate
 
-__all__ = ["ZoneState", "ZoneTracker", "outline_distance_m"]
+__all__ = ["MAX_LATE_M", "ZoneState", "ZoneTracker", "outline_distance_m"]
+
+MAX_LATE_M: Final = 3.0
+"""A position for which every range is longer by more than this is none (ours)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,13 @@ class ZoneTracker:
             # Measured, but at no position: the zone stays, and nothing is on its way to the next.
             self._candidate = None
             self._state = replace(before, measured_s=now_s)
+            return self._state
+        if estimate.late_m > MAX_LATE_M:
+            # The estimator holds on to a place where the device is not: nobody knows where it is.
+            self._candidate = None
+            self._state = ZoneState(
+                zone=None, since_s=now_s, measured_s=now_s, last=before.zone or before.last
+            )
             return self._state
         seen = self._seen(estimate, before.zone)
         if seen is not self._candidate:

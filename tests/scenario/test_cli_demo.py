@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STEP = {"step", "medium", "expect", "outcome", "code"}
-MEDIA = {"NFC phone", "NFC card", "Bluetooth", "button", "head unit"}
+MEDIA = {
+    *("NFC phone", "NFC card", "Bluetooth", "UWB", "button", "head unit"),
+    *("phone to phone", "owner's phone"),
+}
 
 
 def demo(*words: object) -> Result:

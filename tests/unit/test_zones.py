@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from ranging_world import SALOON
 
@@ -120,3 +122,20 @@ def test_the_distance_to_the_outline_is_zero_within():
     assert outline_distance_m(SALOON.outline, 0.0, 0.0) == 0.0
     assert outline_distance_m(SALOON.outline, 3.3, 0.0) == pytest.approx(1.0)
     assert outline_distance_m(SALOON.outline, 5.3, 4.95) == pytest.approx(5.0)
+
+
+def test_a_place_for_which_all_ranges_are_far_too_long_is_none():
+    zones = ZoneTracker(SALOON)
+    here = estimate(0.3, 0.3, inside=1.0)
+    assert zones.update(here, 1.0).zone is Zone.CABIN
+    lost = replace(here, residuals_m=(8.0, 9.0, 3.5, None))
+    assert zones.update(lost, 1.1).zone is None
+    assert zones.update(here, 1.2).zone is Zone.CABIN
+
+
+def test_one_range_that_fits_keeps_the_place():
+    zones = ZoneTracker(SALOON)
+    here = estimate(0.3, 0.3, inside=1.0)
+    zones.update(here, 1.0)
+    blocked = replace(here, residuals_m=(8.0, 9.0, 0.1, None))
+    assert zones.update(blocked, 1.1).zone is Zone.CABIN

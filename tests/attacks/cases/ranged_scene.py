@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dkey.ranging.kalman import KalmanFilter
 from dkey.ranging.layouts import shipped_layout
 from dkey.testing import SeededEntropy
 from firmware_mock.jumping_loop import jumped
@@ -32,7 +33,7 @@ async def scene(seed: int = 1, **how: Any) -> AsyncIterator[Scene]:
                 entropy=lambda who: SeededEntropy(f"{who} {seed}"),
                 stack=stack,
                 seed=seed,
-                **how,
+                **{"estimator": lambda: KalmanFilter(LAYOUT)} | how,
             )
             await asyncio.sleep(0.1)
             yield made
