@@ -22,7 +22,10 @@ lint: .venv/lint-ready
 
 bench: .venv/ready
 	$(BIN)/python bench/access.py
-	$(BIN)/python bench/attacks.py
+	$(BIN)/python bench/ble.py
+	$(BIN)/python bench/lifecycle.py
+	$(BIN)/python bench/ranging.py
+	$(BIN)/python bench/attacks.py --quick
 
 specs: .venv/ready
 	$(BIN)/python specs/draw.py
