@@ -6,6 +6,7 @@ right and, where the vehicle refuses, nothing of it changed. Time is told, not w
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 from dkey.control.rules import Action
@@ -134,10 +135,11 @@ async def tell(
         tap: Receives all NFC frames, for a trace.
         note: Called with the text of each step before it is played, for a trace.
     """
-    async for step in tell_radio(entropy, tap=tap):
-        if note is not None:
-            note(f"{step.step}: {step.outcome}")
-        yield step
+    async with aclosing(tell_radio(entropy, tap=tap)) as radio:
+        async for step in radio:
+            if note is not None:
+                note(f"{step.step}: {step.outcome}")
+            yield step
     for step in await tell_walk(entropy):
         if note is not None:
             note(f"{step.step}: {step.outcome}")

@@ -16,7 +16,7 @@ from firmware_mock.demo_step import DemoStep
 from firmware_mock.radio_stage import RadioStage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 
     from dkey.agent.agent import Agent
     from dkey.crypto.entropy import Entropy
@@ -106,7 +106,9 @@ class RadioStory:
         return self.body.signals(), self.stage.vehicle.store.credentials()
 
 
-async def tell_radio(entropy: Entropy, *, tap: FrameTap | None = None) -> AsyncIterator[DemoStep]:
+async def tell_radio(
+    entropy: Entropy, *, tap: FrameTap | None = None
+) -> AsyncGenerator[DemoStep, None]:
     """Play the Bluetooth part and yield its steps as they happen."""
     clock = FakeClock(1000.0)
     stage = RadioStage(

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import logging
 import time
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,17 +61,19 @@ async def _play(tracer: Tracer | None, *, quiet: bool) -> tuple[int, int]:
     steps = as_expected = 0
     chapter = ""
     note = None if tracer is None else tracer.note
-    async for step in story.tell(SystemEntropy(), tap=tracer, note=note):
-        steps += 1
-        as_expected += step.as_expected
-        if quiet:
-            print_json(step.to_json())
-            continue
-        if step.chapter != chapter:
-            chapter = step.chapter
-            click.echo()
-            click.secho(chapter, bold=True)
-        _print(step)
+    # Closed in time, also where whoever reads the lines has had enough of them.
+    async with aclosing(story.tell(SystemEntropy(), tap=tracer, note=note)) as told:
+        async for step in told:
+            steps += 1
+            as_expected += step.as_expected
+            if quiet:
+                print_json(step.to_json())
+                continue
+            if step.chapter != chapter:
+                chapter = step.chapter
+                click.echo()
+                click.secho(chapter, bold=True)
+            _print(step)
     return steps, as_expected
 
 
