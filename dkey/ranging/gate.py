@@ -209,12 +209,9 @@ class TrustGate:
                 # Says nothing against the rounds before, which carry on for a moment.
                 found[Reason.FEW_ANCHORS] = None
                 good = {}
-            # Where no anchor hears this device's STS, the two ends have lost one another for a
-            # while, or somebody jams; where some do and some do not, somebody meddles.
-            meddled = Reason.STS_FAILED in found and any(
-                each.status in (GOOD, NEGATIVE) for each in measured.ranges
-            )
-            self._failed.append(meddled or self._nearer)
+            # Where no anchor verifies, the ends lost one another or somebody jams; else one meddles.
+            verified = any(each.status in (GOOD, NEGATIVE) for each in measured.ranges)
+            self._failed.append((Reason.STS_FAILED in found and verified) or self._nearer)
             if sum(self._failed) >= self.settings.failures:
                 self._suspect(
                     Reason.STS_FAILED if Reason.STS_FAILED in found else Reason.CLOCK_RATIO

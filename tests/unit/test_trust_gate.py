@@ -113,6 +113,18 @@ def test_repeated_sts_failures_are_suspicious():
     assert words == [TrustLevel.TRUSTED, TrustLevel.TRUSTED, TrustLevel.SUSPICIOUS]
 
 
+def test_rounds_in_which_no_anchor_verifies_are_doubtful_and_no_sign_of_an_attack():
+    made = settled()
+    nobody = {f"a{n}": {"status": 0x24} for n in range(6)}
+    for n in range(1, 30):
+        word = made.update(a_round(SETTLED + n, anchors=nobody))
+    assert word.level is TrustLevel.DOUBTFUL
+    assert made.suspicions == ()
+    for n in range(30, 36):
+        word = made.update(a_round(SETTLED + n))
+    assert word.level is TrustLevel.TRUSTED
+
+
 def test_failures_that_lie_further_apart_than_the_window_are_not():
     made = settled()
     for n in range(1, 80):

@@ -17,7 +17,7 @@ from dkey.lifecycle.share_states import ShareState
 from dkey.lifecycle.withdrawal import sign_withdrawal, verify_withdrawal
 
 from .. import Broken, Edit, case
-from .statement_scene import ACCOUNT, DAY_S, NOW_S, Family, Offer
+from .share_scene import ACCOUNT, DAY_S, NOW_S, Family, Offer
 
 if TYPE_CHECKING:
     from dkey.crypto.p256 import PublicKey
