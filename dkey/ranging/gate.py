@@ -209,7 +209,7 @@ class TrustGate:
                 # Says nothing against the rounds before, which carry on for a moment.
                 found[Reason.FEW_ANCHORS] = None
                 good = {}
-            # Where no anchor verifies, the ends lost one another or somebody jams; else one meddles.
+            # Where no anchor verifies, the ends lost one another, or somebody jams.
             verified = any(each.status in (GOOD, NEGATIVE) for each in measured.ranges)
             self._failed.append((Reason.STS_FAILED in found and verified) or self._nearer)
             if sum(self._failed) >= self.settings.failures:
